@@ -1,0 +1,1 @@
+//! The segmented Raft log.
