@@ -1,1 +1,28 @@
-//! state
+//! The replicated state machine: same log, same bytes on every member.
+//!
+//! It sees no clock, socket, task or random number. [`State`] is the one
+//! writer: it applies log entries in order. [`Reader`] is the cheap, cloneable
+//! way in for everybody else: it hands out a [`View`], a consistent state at
+//! one revision.
+//!
+//! ```text
+//!   entries ─► State::apply ─► one RocksDB batch ─► Applied { replies, blocks }
+//!                                     │
+//!                       Reader::view ─┴─► View: range, lease, members, hash
+//! ```
+
+mod apply;
+pub mod entry;
+pub mod error;
+pub mod event;
+pub mod key_range;
+pub mod mvcc;
+pub mod reply;
+mod revision;
+
+pub use entry::{Entry, EntryBody, LogId, Node};
+pub use error::{Fault, Refusal};
+pub use event::{Block, Event};
+pub use key_range::KeyRange;
+pub use reply::{Reply, Response};
+pub use revision::Revision;
