@@ -1,1 +1,1 @@
-//! server
+#![doc = include_str!("../ARCHITECTURE.md")]
