@@ -1,0 +1,3 @@
+//! Tests of whole members, from outside.
+
+mod basics;

@@ -1,0 +1,262 @@
+//! One member: a server process, its directory and its ports.
+
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::tls::KeyPair;
+use crate::{Program, free_port};
+
+/// The line every start ends with.
+const READY: &str = "ready to serve client requests";
+/// A debug build on a busy machine needs its time; a working one is there in a second.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// What a member is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The server to run.
+    pub program: Program,
+    /// Flags beyond name, directory, URLs and cluster; a repeated one overrides.
+    pub args: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// The server's certificate for the client port; plain HTTP without.
+    pub tls: Option<KeyPair>,
+    /// Where the data goes, in place of a directory that goes with the member.
+    pub data_dir: Option<PathBuf>,
+    /// The peer port, where two members must agree on it: identities come from peer URLs.
+    pub peer_url: Option<String>,
+}
+
+impl Options {
+    /// A plain member of this program.
+    pub fn new(program: Program) -> Options {
+        Options { program, args: Vec::new(), env: Vec::new(), tls: None, data_dir: None, peer_url: None }
+    }
+
+    /// Adds one flag, such as `--quota-backend-bytes=16777216`.
+    #[must_use]
+    pub fn arg(mut self, flag: impl Into<String>) -> Options {
+        self.args.push(flag.into());
+        self
+    }
+}
+
+/// A running, or stopped, member.
+#[derive(Debug)]
+pub struct Member {
+    options: Options,
+    dir: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    child: Option<Child>,
+    starts: u32,
+}
+
+impl Member {
+    /// Starts a member with defaults and waits until it serves.
+    pub async fn start(program: Program) -> Result<Member> {
+        Member::start_with(Options::new(program)).await
+    }
+
+    /// Starts a member and waits until it serves.
+    pub async fn start_with(options: Options) -> Result<Member> {
+        let mut member = Member::prepare(options)?;
+        member.start_again().await?;
+        Ok(member)
+    }
+
+    /// A member with ports and a directory, not yet started.
+    pub fn prepare(options: Options) -> Result<Member> {
+        let dir = tempfile::Builder::new().prefix("quorate-").tempdir()?;
+        Ok(Member { options, dir, client_port: free_port(), peer_port: free_port(), child: None, starts: 0 })
+    }
+
+    /// Starts the stopped member on its directory and waits until it serves.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.ready().await
+    }
+
+    /// Starts the process and waits for nothing.
+    pub fn spawn(&mut self) -> Result<()> {
+        assert!(self.child.is_none(), "the member runs already");
+        self.starts += 1;
+        let log = File::create(self.log_path())?;
+        // The kernel ends the server when the thread that started it is gone, however that came about.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(self.options.program.path());
+        command.args(self.flags());
+        command.env_clear();
+        command.envs(std::env::vars().filter(|(name, _)| !name.starts_with("ETCD")));
+        command.envs(self.options.env.iter().cloned());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn().context("setpriv (util-linux) starts servers")?);
+        Ok(())
+    }
+
+    /// Waits until the member says that it serves.
+    pub async fn ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            if self.log().contains(READY) {
+                return Ok(());
+            }
+            if let Some(status) = self.exited()? {
+                bail!("the member ended with {status} before it was ready:\n{}", self.log_tail());
+            }
+            if Instant::now() > deadline {
+                bail!("the member was not ready in {START_MAX:?}:\n{}", self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends the process at once, as a power cut does.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.wait_exit(Duration::from_secs(20)).await?;
+        Ok(())
+    }
+
+    /// Asks the process to end and waits until it has.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait_exit(Duration::from_secs(20)).await
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(self.pid().context("the member is not running")?, signal)?;
+        Ok(())
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exited()? {
+                self.child = None;
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the member still ran after {limit:?}:\n{}", self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How the process ended, if it has.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?),
+            None => Ok(Some(ExitStatus::from_raw(0))),
+        }
+    }
+
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        self.child.as_ref().map(Pid::from_child)
+    }
+
+    /// Where clients connect.
+    pub fn client_url(&self) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme(), self.client_port)
+    }
+
+    /// The port of [`Member::client_url`].
+    pub fn client_port(&self) -> u16 {
+        self.client_port
+    }
+
+    /// The member's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.options.data_dir.clone().unwrap_or_else(|| self.dir.path().join("data"))
+    }
+
+    /// A directory that goes with the member.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it is started with, to be changed before the next start.
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
+    /// A client of its own connection.
+    pub async fn connect(&self) -> Result<Client> {
+        Client::connect(&self.client_url(), self.options.tls.as_ref()).await
+    }
+
+    /// What this start of the process has printed.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of [`Member::log`], for messages.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// The server process's memory that is in RAM, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let pid = self.pid().context("the member is not running")?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("no value")?.parse()?;
+        Ok(kib * 1024)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join(format!("log.{}", self.starts))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.options.tls.is_some() { "https" } else { "http" }
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let client = self.client_url();
+        let peer_listen = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer = self.options.peer_url.as_ref().unwrap_or(&peer_listen);
+        let mut flags = vec![
+            "--name=m".to_owned(),
+            format!("--data-dir={}", self.data_dir().display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer_listen}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=m={peer}"),
+            "--initial-cluster-token=tests".to_owned(),
+        ];
+        if let Some(tls) = &self.options.tls {
+            flags.extend(tls.server_flags());
+        }
+        flags.extend(self.options.args.iter().cloned());
+        flags
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Already gone is as good as killed.
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- last lines of {} ---\n{}", self.options.program.path().display(), self.log_tail());
+        }
+    }
+}
