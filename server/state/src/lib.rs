@@ -19,6 +19,7 @@ pub mod key_range;
 pub mod mvcc;
 pub mod reply;
 mod revision;
+pub mod validate;
 
 pub use entry::{Entry, EntryBody, LogId, Node};
 pub use error::{Fault, Refusal};
@@ -26,3 +27,4 @@ pub use event::{Block, Event};
 pub use key_range::KeyRange;
 pub use reply::{Reply, Response};
 pub use revision::Revision;
+pub use validate::Invalid;
