@@ -1,0 +1,156 @@
+//! Files kept ready: the next segment, zeroed before it is needed, and purged ones to use again.
+//!
+//! A write into a zeroed file needs no allocation and so no commit of the file
+//! system's journal; that is most of what makes a small sync fast.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use parking_lot::Mutex;
+
+use crate::segment::Segment;
+use crate::{Disk, Error, File, Options};
+
+const ZEROING: &str = "zeroing.tmp";
+const PREFIX: &str = "spare-";
+const SPARES_MAX: usize = 2;
+const CHUNK: usize = 1 << 20;
+
+/// A whole file of zeros or of old records.
+pub(crate) struct Spare {
+    pub name: String,
+    pub file: Arc<dyn File>,
+    pub len: u64,
+}
+
+pub(crate) struct Spares {
+    disk: Arc<dyn Disk>,
+    fsync: bool,
+    segment_bytes: u64,
+    ready: Mutex<Ready>,
+}
+
+#[derive(Default)]
+struct Ready {
+    spares: Vec<Spare>,
+    serial: u64,
+}
+
+pub(crate) enum Task {
+    /// Have a file of at least this length.
+    Prepare(u64),
+    /// These hold nothing that is needed; oldest first.
+    Retire(Vec<Segment>),
+}
+
+impl Spares {
+    /// Adopts whole spares an earlier run has left; `names` is what the folder holds. A log that begins anew
+    /// removes them: what they hold could be of a segment number that comes again.
+    pub fn open(disk: Arc<dyn Disk>, names: &[String], options: &Options, adopt: bool) -> Result<Self, Error> {
+        let mut ready = Ready::default();
+        for name in names {
+            let serial = name.strip_prefix(PREFIX).and_then(|serial| u64::from_str_radix(serial, 16).ok());
+            if name == ZEROING || (serial.is_some() && !adopt) {
+                disk.remove(name).map_err(|error| Error::io("remove", &disk.path(name), error))?;
+                continue;
+            }
+            let Some(serial) = serial else {
+                continue;
+            };
+            let file = disk.open(name).map_err(|error| Error::io("open", &disk.path(name), error))?;
+            let len = file.len().map_err(|error| Error::io("open", &disk.path(name), error))?;
+            ready.serial = ready.serial.max(serial + 1);
+            ready.spares.push(Spare { name: name.clone(), file, len });
+        }
+        ready.spares.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { disk, fsync: options.fsync, segment_bytes: options.segment_bytes, ready: Mutex::new(ready) })
+    }
+
+    /// A spare of at least this length, if one is ready.
+    pub fn take(&self, len: u64) -> Option<Spare> {
+        let mut ready = self.ready.lock();
+        let at = ready.spares.iter().position(|spare| spare.len >= len)?;
+        Some(ready.spares.remove(at))
+    }
+
+    /// Does a task. A failure leaves files behind that are in nobody's way, and is told; if the disk is
+    /// full, the rotation that needs the file is what fails.
+    pub fn run(&self, task: Task) {
+        let result = match task {
+            Task::Prepare(len) => self.prepare(len),
+            Task::Retire(segments) => segments.into_iter().try_for_each(|segment| self.retire(segment)),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot prepare the raft log's next file");
+        }
+    }
+
+    /// Runs tasks until the sender is gone.
+    pub fn run_all(&self, tasks: &mpsc::Receiver<Task>) {
+        while let Ok(task) = tasks.recv() {
+            self.run(task);
+        }
+    }
+
+    fn prepare(&self, len: u64) -> Result<(), Error> {
+        if self.ready.lock().spares.iter().any(|spare| spare.len >= len) {
+            return Ok(());
+        }
+        let path = self.disk.path(ZEROING);
+        let io = |action| move |error| Error::io(action, &self.disk.path(ZEROING), error);
+        if self.disk.list().map_err(io("list the folder of"))?.iter().any(|name| name == ZEROING) {
+            self.disk.remove(ZEROING).map_err(io("remove"))?;
+        }
+        let file = self.disk.create(ZEROING).map_err(io("create"))?;
+        if let Err(error) = zero(&*file, len, self.fsync) {
+            // Gives the space back, should that be what is missing.
+            if let Err(error) = self.disk.remove(ZEROING) {
+                tracing::warn!(%error, path = %path.display(), "cannot remove a file");
+            }
+            return Err(Error::io("zero", &path, error));
+        }
+        let name = self.next_name();
+        self.disk.rename(ZEROING, &name).map_err(io("rename"))?;
+        self.disk.sync_dir().map_err(io("sync the folder of"))?;
+        self.ready.lock().spares.push(Spare { name, file, len });
+        Ok(())
+    }
+
+    /// Removals are made durable one by one: what stays is always a suffix of the log.
+    fn retire(&self, segment: Segment) -> Result<(), Error> {
+        let path = self.disk.path(&segment.name);
+        let recycle = segment.len >= self.segment_bytes && self.ready.lock().spares.len() < SPARES_MAX;
+        if recycle {
+            let name = self.next_name();
+            self.disk.rename(&segment.name, &name).map_err(|error| Error::io("rename", &path, error))?;
+            self.disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
+            self.ready.lock().spares.push(Spare { name, file: segment.file, len: segment.len });
+        } else {
+            self.disk.remove(&segment.name).map_err(|error| Error::io("remove", &path, error))?;
+            self.disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
+        }
+        Ok(())
+    }
+
+    fn next_name(&self) -> String {
+        let mut ready = self.ready.lock();
+        ready.serial += 1;
+        format!("{PREFIX}{:016x}", ready.serial)
+    }
+}
+
+/// Fills the file with zeros, in pieces, so that the log's own syncs do not wait behind one big one.
+pub(crate) fn zero(file: &dyn File, len: u64, fsync: bool) -> std::io::Result<()> {
+    file.allocate(len)?;
+    let zeros = vec![0; CHUNK.min(len as usize)];
+    let mut at = 0;
+    while at < len {
+        let count = (len - at).min(zeros.len() as u64);
+        file.write_at(&zeros[..count as usize], at)?;
+        at += count;
+        if fsync {
+            file.sync()?;
+        }
+    }
+    Ok(())
+}
