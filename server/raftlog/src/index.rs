@@ -73,15 +73,13 @@ impl Index {
     }
 
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), Error> {
-        let mut expected = next_of(self.last);
-        for entry in entries {
+        for (entry, expected) in entries.iter().zip(next_of(self.last)..) {
             if entry.log_id.index != expected {
                 return Err(Error::Gap { expected, found: entry.log_id.index });
             }
             if entry.payload.len() > u32::MAX as usize / 4 {
                 return Err(Error::TooLarge { bytes: entry.payload.len() });
             }
-            expected += 1;
         }
         for entry in entries {
             self.ring_bytes += entry.weight();
@@ -177,8 +175,15 @@ impl Index {
     }
 
     /// What lies from `start` on, below `end` and within about `bytes_max`; `None`: nothing.
-    pub fn piece(&self, start: u64, end: u64, bytes_max: usize, path: impl Fn(&str) -> PathBuf) -> Option<Piece> {
-        if start >= end.min(next_of(self.last)) || start < next_of(self.purged) {
+    pub fn piece(
+        &self,
+        start: u64,
+        end: u64,
+        bytes_max: usize,
+        path: impl Fn(&str) -> PathBuf,
+    ) -> Option<Piece> {
+        let end = end.min(next_of(self.last));
+        if start >= end || start < next_of(self.purged) {
             return None;
         }
         if let Some(front) = self.ring.front().filter(|front| front.log_id.index <= start) {
@@ -191,11 +196,13 @@ impl Index {
             });
             return Some(Piece::Memory(within.cloned().collect()));
         }
-        let at = self.segments.partition_point(|segment| segment.offsets.is_empty() || segment.next() <= start);
+        // From the ring's first entry on, the disk may still hold entries that were replaced.
+        let end = self.ring.front().map_or(end, |front| end.min(front.log_id.index));
+        let at =
+            self.segments.partition_point(|segment| segment.offsets.is_empty() || segment.next() <= start);
         // Empty segments may stand between filled ones, where the search can go wrong.
         let holds = |segment: &&Segment| segment.first <= start && start < segment.next();
-        let segment =
-            self.segments.get(at).filter(holds).or_else(|| self.segments.iter().find(holds))?;
+        let segment = self.segments.get(at).filter(holds).or_else(|| self.segments.iter().find(holds))?;
         let from = (start - segment.first) as usize;
         let upto = segment.offsets.len().min((end - segment.first) as usize);
         let bytes_max = READ_BYTES.min(bytes_max as u64);
@@ -219,7 +226,9 @@ impl DiskRun {
         let mut bytes = vec![0; (self.end - start) as usize];
         self.file.read_at(&mut bytes, start).map_err(|error| Error::io("read", &self.path, error))?;
         let bytes = Bytes::from(bytes);
-        let damaged = |offset: u32| Error::damaged(&self.path, u64::from(offset), "the entry does not match its checksum");
+        let damaged = |offset: u32| {
+            Error::damaged(&self.path, u64::from(offset), "the entry does not match its checksum")
+        };
         let mut entries = Vec::with_capacity(self.offsets.len());
         for (offset, index) in self.offsets.iter().zip(self.first..) {
             let at = (u64::from(*offset) - start) as usize;

@@ -21,6 +21,10 @@
 
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fake-disk"))]
+pub mod fake;
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod log;
 mod queue;
@@ -28,6 +32,8 @@ mod record;
 mod recovery;
 mod segment;
 mod spare;
+#[cfg(test)]
+mod tests;
 mod types;
 mod writer;
 

@@ -56,8 +56,10 @@ impl Log {
         let queue = Arc::new(Queue::default());
         let (index, spares) = (writer.index.clone(), writer.spares.clone());
         let spawn = |error| Error::io("start a thread for", &path, error);
-        let spare =
-            thread::Builder::new().name("log-spare".into()).spawn(move || spares.run_all(&inbox)).map_err(spawn)?;
+        let spare = thread::Builder::new()
+            .name("log-spare".into())
+            .spawn(move || spares.run_all(&inbox))
+            .map_err(spawn)?;
         let ops = queue.clone();
         let flush = thread::Builder::new()
             .name("log-flush".into())
@@ -74,7 +76,11 @@ impl Log {
     }
 
     /// The same without threads: nothing is written before [`Log::run_pending`]. For deterministic tests.
-    pub fn open_manual(disk: Arc<dyn Disk>, options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+    pub fn open_manual(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
         let writer = open_writer(disk.clone(), options, observer, Housekeeper::Inline)?;
         let index = writer.index.clone();
         let (manual, threads) = (Some(Mutex::new(writer)), Mutex::new(None));
@@ -190,6 +196,19 @@ impl Log {
     /// Stops accepting, writes what is queued and the last hint, and ends the threads.
     pub fn close(&self) -> Result<(), Error> {
         self.shared.close()
+    }
+
+    /// The segment being written and how far it was, for tests that damage what stands before.
+    #[cfg(test)]
+    pub(crate) fn written(&self) -> (u64, u64) {
+        let writer = self.shared.manual.as_ref().expect("a log without threads").lock();
+        (writer.current.seq, writer.current.written)
+    }
+
+    /// Where the records of each segment end.
+    #[cfg(test)]
+    pub(crate) fn ends(&self) -> Vec<(u64, u64)> {
+        self.shared.index.lock().segments.iter().map(|segment| (segment.seq, segment.end)).collect()
     }
 
     fn usable(&self) -> Result<parking_lot::MutexGuard<'_, Index>, Error> {

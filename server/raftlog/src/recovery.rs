@@ -56,13 +56,18 @@ pub(crate) fn recover(
     for (at, file) in found.into_iter().enumerate() {
         let path = disk.path(&file.name);
         let Some((head, payload)) = &file.header else {
-            return Err(Error::damaged(&path, 0, "the segment's first record does not check, later segments follow"));
+            return Err(Error::damaged(
+                &path,
+                0,
+                "the segment's first record does not check, later segments follow",
+            ));
         };
         if at == 0 {
             replay.begin(&path, owner, payload)?;
         } else if head.prev != replay.recovered.crc {
             let before = replay.recovered.index.segments.back();
-            let (path, end) = before.map_or((path.clone(), 0), |before| (disk.path(&before.name), before.end));
+            let (path, end) =
+                before.map_or((path.clone(), 0), |before| (disk.path(&before.name), before.end));
             return Err(Error::damaged(&path, end, "the next segment does not follow on"));
         }
         replay.segment(path, file, at + 1 == count, fsync)?;
@@ -97,7 +102,8 @@ fn open_all(disk: &dyn Disk, names: &[String]) -> Result<Vec<Found>, Error> {
         };
         let file = disk.open(name).map_err(|error| Error::io("open", &path, error))?;
         let len = file.len().map_err(|error| Error::io("open", &path, error))?;
-        let header = Scan::new(&*file, len, path, seq).whole(0)?.filter(|(head, _)| head.kind == Kind::Header);
+        let header =
+            Scan::new(&*file, len, path, seq).whole(0)?.filter(|(head, _)| head.kind == Kind::Header);
         found.push(Found { seq, name: name.clone(), file, len, header });
     }
     found.sort_by_key(|found| found.seq);
@@ -113,7 +119,11 @@ fn drop_unused(disk: &dyn Disk, found: &mut Vec<Found>) -> Result<(), Error> {
     if let Some(last) = found.pop_if(|last| last.header.is_none()) {
         let path = disk.path(&last.name);
         if Scan::new(&*last.file, last.len, path.clone(), last.seq).tail(0)? == Tail::Damaged {
-            return Err(Error::damaged(&path, 0, "the segment's first record does not check, valid records follow"));
+            return Err(Error::damaged(
+                &path,
+                0,
+                "the segment's first record does not check, valid records follow",
+            ));
         }
         disk.remove(&last.name).map_err(|error| Error::io("remove", &path, error))?;
         disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
@@ -153,12 +163,14 @@ impl Replay<'_> {
             end: 0,
         });
         let mut offset = 0;
+        let mut synced = 0;
         while let Some(head) = scan.check(offset)? {
             if offset > 0 && head.prev != self.recovered.crc {
                 break;
             }
             self.record(&mut scan, &path, offset, head)?;
             self.recovered.crc = head.crc;
+            synced = u64::from(head.synced);
             offset += head.size();
         }
         if let Some(segment) = self.recovered.index.segments.back_mut() {
@@ -169,18 +181,27 @@ impl Replay<'_> {
                 Tail::Clean => {}
                 Tail::Torn => self.recovered.clean_tail = false,
                 Tail::Damaged => {
-                    return Err(Error::damaged(&path, offset, "the record does not check, valid records follow"));
+                    return Err(Error::damaged(
+                        &path,
+                        offset,
+                        "the record does not check, valid records follow",
+                    ));
                 }
             }
-            // What was read may still be in the page cache only; from here on it counts as durable.
             if fsync {
-                found.file.sync().map_err(|error| Error::io("sync", &path, error))?;
+                scan.rewrite(synced, offset)?;
             }
         }
         Ok(())
     }
 
-    fn record(&mut self, scan: &mut Scan<'_>, path: &std::path::Path, offset: u64, head: Head) -> Result<(), Error> {
+    fn record(
+        &mut self,
+        scan: &mut Scan<'_>,
+        path: &std::path::Path,
+        offset: u64,
+        head: Head,
+    ) -> Result<(), Error> {
         let Recovered { index, folded, .. } = &mut *self.recovered;
         match head.kind {
             Kind::Header if offset == 0 => {}
@@ -281,6 +302,22 @@ impl<'a> Scan<'a> {
         };
         let payload = self.payload(offset, head)?.to_vec();
         Ok(Some((head, payload)))
+    }
+
+    /// Makes durable what was only read. A sync alone would not do: the run before may have ended on a failed one,
+    /// after which the page cache shows bytes that are not on disk and counts them as written.
+    fn rewrite(&mut self, start: u64, end: u64) -> Result<(), Error> {
+        let mut offset = start;
+        while offset < end {
+            let count = (end - offset).min(WINDOW_BYTES);
+            let file = self.file;
+            let Some(bytes) = self.bytes(offset, count)? else {
+                break;
+            };
+            file.write_at(bytes, offset).map_err(|error| Error::io("write", &self.path, error))?;
+            offset += count;
+        }
+        self.file.sync().map_err(|error| Error::io("sync", &self.path, error))
     }
 
     /// Looks at everything behind the end of the log.

@@ -3,6 +3,7 @@
 //! A write into a zeroed file needs no allocation and so no commit of the file
 //! system's journal; that is most of what makes a small sync fast.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -28,6 +29,16 @@ pub(crate) struct Spares {
     fsync: bool,
     segment_bytes: u64,
     ready: Mutex<Ready>,
+    retiring: Mutex<Retiring>,
+}
+
+/// Segments on their way out, oldest first. One that cannot be removed holds up the later ones:
+/// what stays must be a suffix of the log.
+#[derive(Default)]
+struct Retiring {
+    segments: VecDeque<Segment>,
+    /// A removal is not durable yet.
+    sync_due: bool,
 }
 
 #[derive(Default)]
@@ -46,7 +57,12 @@ pub(crate) enum Task {
 impl Spares {
     /// Adopts whole spares an earlier run has left; `names` is what the folder holds. A log that begins anew
     /// removes them: what they hold could be of a segment number that comes again.
-    pub fn open(disk: Arc<dyn Disk>, names: &[String], options: &Options, adopt: bool) -> Result<Self, Error> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        names: &[String],
+        options: &Options,
+        adopt: bool,
+    ) -> Result<Self, Error> {
         let mut ready = Ready::default();
         for name in names {
             let serial = name.strip_prefix(PREFIX).and_then(|serial| u64::from_str_radix(serial, 16).ok());
@@ -63,7 +79,13 @@ impl Spares {
             ready.spares.push(Spare { name: name.clone(), file, len });
         }
         ready.spares.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { disk, fsync: options.fsync, segment_bytes: options.segment_bytes, ready: Mutex::new(ready) })
+        Ok(Self {
+            disk,
+            fsync: options.fsync,
+            segment_bytes: options.segment_bytes,
+            ready: Mutex::new(ready),
+            retiring: Mutex::default(),
+        })
     }
 
     /// A spare of at least this length, if one is ready.
@@ -78,7 +100,7 @@ impl Spares {
     pub fn run(&self, task: Task) {
         let result = match task {
             Task::Prepare(len) => self.prepare(len),
-            Task::Retire(segments) => segments.into_iter().try_for_each(|segment| self.retire(segment)),
+            Task::Retire(segments) => self.retire(segments),
         };
         if let Err(error) = result {
             tracing::warn!(%error, "cannot prepare the raft log's next file");
@@ -116,20 +138,30 @@ impl Spares {
         Ok(())
     }
 
-    /// Removals are made durable one by one: what stays is always a suffix of the log.
-    fn retire(&self, segment: Segment) -> Result<(), Error> {
-        let path = self.disk.path(&segment.name);
-        let recycle = segment.len >= self.segment_bytes && self.ready.lock().spares.len() < SPARES_MAX;
-        if recycle {
-            let name = self.next_name();
-            self.disk.rename(&segment.name, &name).map_err(|error| Error::io("rename", &path, error))?;
-            self.disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
-            self.ready.lock().spares.push(Spare { name, file: segment.file, len: segment.len });
-        } else {
-            self.disk.remove(&segment.name).map_err(|error| Error::io("remove", &path, error))?;
-            self.disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
+    fn retire(&self, segments: Vec<Segment>) -> Result<(), Error> {
+        let mut retiring = self.retiring.lock();
+        retiring.segments.extend(segments);
+        loop {
+            if retiring.sync_due {
+                let folder = self.disk.path("");
+                self.disk.sync_dir().map_err(|error| Error::io("sync the folder", &folder, error))?;
+                retiring.sync_due = false;
+            }
+            let Some(segment) = retiring.segments.front() else {
+                return Ok(());
+            };
+            let path = self.disk.path(&segment.name);
+            if segment.len >= self.segment_bytes && self.ready.lock().spares.len() < SPARES_MAX {
+                let name = self.next_name();
+                self.disk.rename(&segment.name, &name).map_err(|error| Error::io("rename", &path, error))?;
+                let (file, len) = (segment.file.clone(), segment.len);
+                self.ready.lock().spares.push(Spare { name, file, len });
+            } else {
+                self.disk.remove(&segment.name).map_err(|error| Error::io("remove", &path, error))?;
+            }
+            retiring.segments.pop_front();
+            retiring.sync_due = true;
         }
-        Ok(())
     }
 
     fn next_name(&self) -> String {

@@ -67,6 +67,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { owner: 0, segment_bytes: 64 << 20, first_segment_bytes: 1 << 20, ring_bytes: 64 << 20, fsync: true }
+        Self {
+            owner: 0,
+            segment_bytes: 64 << 20,
+            first_segment_bytes: 1 << 20,
+            ring_bytes: 64 << 20,
+            fsync: true,
+        }
     }
 }

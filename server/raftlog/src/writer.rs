@@ -71,7 +71,9 @@ impl Writer {
         }
         for op in ops.drain(..) {
             match op {
-                Op::Append { done, .. } | Op::Vote { done, .. } | Op::Truncate { done, .. } => waiting.push(done),
+                Op::Append { done, .. } | Op::Vote { done, .. } | Op::Truncate { done, .. } => {
+                    waiting.push(done)
+                }
                 Op::Purge { .. } => {}
             }
         }
@@ -282,7 +284,8 @@ impl Writer {
                 Change::Purged { upto } => unneeded.append(&mut index.placed_purge(upto)),
                 Change::NewSegment(segment) => index.segments.push_back(segment),
                 Change::End { seq, end } => {
-                    if let Some(segment) = index.segments.iter_mut().rev().find(|segment| segment.seq == seq) {
+                    if let Some(segment) = index.segments.iter_mut().rev().find(|segment| segment.seq == seq)
+                    {
                         segment.end = end;
                     }
                 }
