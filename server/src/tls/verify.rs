@@ -1,0 +1,212 @@
+//! Which client certificates are good enough.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+/// What is asked of a client's certificate.
+#[derive(Debug)]
+pub struct ClientAuth {
+    /// Where it must come from; the system's roots if not set.
+    pub ca: Option<PathBuf>,
+    /// Serial numbers that are refused (DER), read at every handshake.
+    pub crl: Option<PathBuf>,
+    /// Names of which it must carry one; none for any.
+    pub allowed_hostnames: Vec<String>,
+}
+
+/// Verifies the chain, then names and revocation.
+#[derive(Debug)]
+pub struct ClientVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    allowed: Vec<ServerName<'static>>,
+    crl: Option<PathBuf>,
+}
+
+impl ClientVerifier {
+    /// Reads the CA pool, once.
+    pub fn new(auth: ClientAuth, provider: Arc<CryptoProvider>) -> anyhow::Result<Arc<ClientVerifier>> {
+        let roots = match &auth.ca {
+            Some(ca) => roots(ca)?,
+            None => system_roots()?,
+        };
+        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .context("verifier of client certificates")?;
+        let allowed = auth
+            .allowed_hostnames
+            .iter()
+            .map(|name| {
+                ServerName::try_from(name.clone())
+                    .with_context(|| format!("--client-cert-allowed-hostname {name:?}"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        if let Some(crl) = &auth.crl {
+            revoked_serials(crl).with_context(|| format!("revocation list {}", crl.display()))?;
+        }
+        Ok(Arc::new(ClientVerifier { chain, allowed, crl: auth.crl }))
+    }
+
+    fn check_names(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        if self.allowed.is_empty() {
+            return Ok(());
+        }
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        if self.allowed.iter().any(|name| verify_server_name(&parsed, name).is_ok()) {
+            return Ok(());
+        }
+        Err(Error::General("client certificate authentication failed".to_owned()))
+    }
+
+    fn check_revocation<'a>(
+        &self,
+        presented: impl Iterator<Item = &'a CertificateDer<'a>>,
+    ) -> Result<(), Error> {
+        let Some(crl) = &self.crl else { return Ok(()) };
+        let revoked = revoked_serials(crl).map_err(|error| Error::General(format!("{error:#}")))?;
+        for certificate in presented {
+            let (_, parsed) =
+                X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+            if revoked.iter().any(|serial| serial == parsed.raw_serial()) {
+                return Err(CertificateError::Revoked.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
+        self.check_names(leaf)?;
+        self.check_revocation(std::iter::once(leaf).chain(intermediates))?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+fn revoked_serials(crl: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let bytes = fs::read(crl)?;
+    let (_, list) = CertificateRevocationList::from_der(&bytes)
+        .map_err(|error| anyhow::anyhow!("not a revocation list in DER: {error}"))?;
+    Ok(list.iter_revoked_certificates().map(|revoked| revoked.raw_serial().to_vec()).collect())
+}
+
+/// The CA certificates in a PEM file.
+pub fn roots(path: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in
+        CertificateDer::pem_file_iter(path).with_context(|| format!("trusted CA {}", path.display()))?
+    {
+        let certificate = certificate.with_context(|| format!("trusted CA {}", path.display()))?;
+        roots.add(certificate).with_context(|| format!("trusted CA {}", path.display()))?;
+    }
+    anyhow::ensure!(!roots.is_empty(), "trusted CA {}: no certificate in it", path.display());
+    Ok(roots)
+}
+
+/// Where distributions keep their CA bundle.
+const SYSTEM_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+fn system_roots() -> anyhow::Result<RootCertStore> {
+    let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
+    let bundle = bundle.context("--client-cert-auth without --trusted-ca-file: no system CA bundle found")?;
+    let certificates =
+        CertificateDer::pem_file_iter(bundle).and_then(Iterator::collect::<Result<Vec<_>, _>>)?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates);
+    Ok(roots)
+}
+
+/// Refuses a certificate that names addresses or hosts, but not the one it comes from.
+pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::Result<()> {
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(io::Error::other)?;
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Ok(()) };
+    let remote = remote.to_canonical();
+    let mut hosts = Vec::new();
+    let mut named = false;
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::IPAddress(bytes) => {
+                named = true;
+                let address = match bytes.len() {
+                    4 => <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from),
+                    _ => <[u8; 16]>::try_from(*bytes).ok().map(|octets| IpAddr::from(octets).to_canonical()),
+                };
+                if address == Some(remote) {
+                    return Ok(());
+                }
+            }
+            GeneralName::DNSName(host) => {
+                named = true;
+                hosts.push((*host).to_owned());
+            }
+            _ => {}
+        }
+    }
+    for host in hosts {
+        if let Ok(mut addresses) = tokio::net::lookup_host((host.as_str(), 0)).await
+            && addresses.any(|address| address.ip().to_canonical() == remote)
+        {
+            return Ok(());
+        }
+    }
+    if named {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("tls: {remote:?} does not match any of the names in the client's certificate"),
+        ));
+    }
+    Ok(())
+}
