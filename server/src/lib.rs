@@ -1,1 +1,9 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod clock;
+pub mod config;
+pub mod datadir;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod tls;

@@ -1,0 +1,293 @@
+//! The data directory: whose it is, what is in it, and that one process has it.
+//!
+//! ```text
+//!   <data-dir>/                 0700
+//!     member/
+//!       lock                    held while the process lives
+//!       quorate-format          format, cluster id, member id
+//!       wal/                    the Raft log (or --wal-dir, with a lock of its own)
+//!       snap/db/                the storage engine's files
+//! ```
+//!
+//! The ids are kept because `--initial-*` holds for the first start alone:
+//! whatever the flags say later, the member stays who it is.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use tracing::warn;
+
+/// The format this release writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+const IDENTITY_FILE: &str = "quorate-format";
+
+/// Who the member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The member's id.
+    pub member_id: u64,
+}
+
+/// An opened and locked data directory.
+#[derive(Debug)]
+pub struct DataDir {
+    member: PathBuf,
+    wal: PathBuf,
+    identity: Option<Identity>,
+    /// Closing them gives the directories free.
+    _locks: Vec<File>,
+}
+
+impl DataDir {
+    /// Opens the directory for this process alone, making what is missing.
+    pub fn open(data_dir: &Path, wal_dir: &Path) -> anyhow::Result<DataDir> {
+        let member = data_dir.join("member");
+        refuse_etcds(&member, wal_dir)?;
+        for dir in [data_dir, &member, &member.join("snap")] {
+            make(dir)?;
+        }
+        let mut locks = vec![lock(&member)?];
+        make(wal_dir)?;
+        if !wal_dir.starts_with(&member) {
+            locks.push(lock(wal_dir)?);
+        }
+        let identity = read_identity(&member)?;
+        if identity.is_none() && holds_files(&member.join("snap").join("db"))? {
+            bail!(
+                "{} holds data, but no file {IDENTITY_FILE} that says of which format: it is not a data directory of this server",
+                member.display()
+            );
+        }
+        Ok(DataDir { member, wal: wal_dir.to_owned(), identity, _locks: locks })
+    }
+
+    /// Where the Raft log is.
+    pub fn wal(&self) -> &Path {
+        &self.wal
+    }
+
+    /// Where the storage engine's files are.
+    pub fn state(&self) -> PathBuf {
+        self.member.join("snap").join("db")
+    }
+
+    /// Who the member is, once it has started for the first time.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Records who the member is, durably: before anything else is written.
+    pub fn found(&mut self, identity: Identity) -> anyhow::Result<()> {
+        let path = self.member.join(IDENTITY_FILE);
+        let unfinished = path.with_extension("new");
+        let Identity { cluster_id, member_id } = identity;
+        let text = format!("format {FORMAT}\ncluster {cluster_id:x}\nmember {member_id:x}\n");
+        let written = || -> io::Result<()> {
+            let mut file = File::create(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)?;
+            File::open(&self.member)?.sync_all()
+        };
+        written().with_context(|| format!("write {}", path.display()))?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+}
+
+fn make(dir: &Path) -> anyhow::Result<()> {
+    match fs::metadata(dir) {
+        Ok(metadata) => {
+            ensure!(metadata.is_dir(), "{} is not a directory", dir.display());
+            let mode = metadata.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                warn!(
+                    dir = %dir.display(),
+                    permission = %format!("{mode:o}"),
+                    "check file permission: a directory with data is open to others; 700 is recommended"
+                );
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("create directory {}", dir.display())),
+        Err(error) => Err(error).with_context(|| format!("directory {}", dir.display())),
+    }
+}
+
+/// Takes the lock in `dir`. The kernel gives it back when the process ends, however it ends.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).with_context(|| format!("read {}", path.display()))?;
+            bail!("{} is in use by another process (pid {})", dir.display(), holder.trim());
+        }
+        Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+fn read_identity(member: &Path) -> anyhow::Result<Option<Identity>> {
+    let path = member.join(IDENTITY_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .with_context(|| format!("{}: no line {name:?}", path.display()))
+    };
+    let format: u32 = field("format")?.parse().with_context(|| format!("{}: format", path.display()))?;
+    ensure!(
+        format <= FORMAT,
+        "{} was written by a newer release: its format is {format}, this one reads up to {FORMAT}",
+        member.display()
+    );
+    let id = |name: &str| {
+        u64::from_str_radix(field(name)?, 16).with_context(|| format!("{}: {name}", path.display()))
+    };
+    Ok(Some(Identity { cluster_id: id("cluster")?, member_id: id("member")? }))
+}
+
+fn holds_files(dir: &Path) -> io::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a directory that etcd has written.
+fn refuse_etcds(member: &Path, wal_dir: &Path) -> anyhow::Result<()> {
+    let is_bbolt = || -> io::Result<bool> {
+        let mut page = [0; 20];
+        match File::open(member.join("snap").join("db")) {
+            Ok(mut file) if file.metadata()?.is_file() => {
+                Ok(file.read_exact(&mut page).is_err() || page[16..20] == 0xED0C_DAED_u32.to_le_bytes())
+            }
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let has_wal = || -> io::Result<bool> {
+        match fs::read_dir(wal_dir) {
+            Ok(entries) => {
+                for entry in entries {
+                    if entry?.path().extension().is_some_and(|extension| extension == "wal") {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    if is_bbolt().with_context(|| format!("read {}", member.display()))?
+        || has_wal().with_context(|| format!("read {}", wal_dir.display()))?
+    {
+        bail!(
+            "{} is a data directory of etcd, which this server cannot read: take a snapshot of that member with `etcdctl snapshot save` and restore it into an empty directory",
+            member.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path) -> anyhow::Result<DataDir> {
+        DataDir::open(dir, &dir.join("member").join("wal"))
+    }
+
+    #[test]
+    fn a_second_process_is_refused_and_the_directory_is_private() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("data");
+        let first = open(&dir).unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        let refusal = open(&dir).unwrap_err().to_string();
+        assert!(
+            refusal.contains(&format!("in use by another process (pid {})", std::process::id())),
+            "{refusal}"
+        );
+        drop(first);
+        open(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_log_elsewhere_has_a_lock_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let wal = root.path().join("wal");
+        let _first = DataDir::open(&root.path().join("a"), &wal).unwrap();
+        assert!(DataDir::open(&root.path().join("b"), &wal).unwrap_err().to_string().contains("in use"));
+    }
+
+    #[test]
+    fn the_member_stays_who_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster_id: 0x48276a8f75b6a87, member_id: u64::MAX };
+        let mut dir = open(root.path()).unwrap();
+        assert_eq!(dir.identity(), None);
+        dir.found(identity).unwrap();
+        drop(dir);
+        assert_eq!(open(root.path()).unwrap().identity(), Some(identity));
+    }
+
+    #[test]
+    fn newer_formats_and_foreign_files_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        drop(open(root.path()).unwrap());
+        fs::write(root.path().join("member/quorate-format"), "format 2\ncluster 1\nmember 1\n").unwrap();
+        assert!(open(root.path()).unwrap_err().to_string().contains("newer release"));
+
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("member/snap/db")).unwrap();
+        fs::write(root.path().join("member/snap/db/CURRENT"), "x").unwrap();
+        assert!(open(root.path()).unwrap_err().to_string().contains("not a data directory of this server"));
+    }
+
+    #[test]
+    fn etcds_own_directory_is_named_as_such() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("member/snap")).unwrap();
+        let mut page = [0_u8; 64];
+        page[16..20].copy_from_slice(&0xED0C_DAED_u32.to_le_bytes());
+        fs::write(root.path().join("member/snap/db"), page).unwrap();
+        assert!(open(root.path()).unwrap_err().to_string().contains("snapshot save"));
+
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("member/wal")).unwrap();
+        fs::write(root.path().join("member/wal/0000000000000000-0000000000000000.wal"), "x").unwrap();
+        assert!(open(root.path()).unwrap_err().to_string().contains("data directory of etcd"));
+    }
+}
