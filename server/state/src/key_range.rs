@@ -40,6 +40,24 @@ impl KeyRange {
         key >= &self.start()[..] && !self.is_before(key)
     }
 
+    /// Whether the set has all keys ≥ `first` and, where there is an `end`, < `end`.
+    pub(crate) fn covers(&self, first: &[u8], end: Option<&[u8]>) -> bool {
+        match self {
+            Self::Single(_) => false,
+            Self::Span { start, end: own } => &start[..] <= first && end.is_some_and(|end| end <= &own[..]),
+            Self::From(start) => &start[..] <= first,
+        }
+    }
+
+    /// Leaves out all keys up to this one.
+    pub(crate) fn begin_after(&mut self, key: &[u8]) {
+        let after: Bytes = [key, &[0]].concat().into();
+        match self {
+            Self::Single(_) => *self = Self::Span { start: after.clone(), end: after },
+            Self::From(start) | Self::Span { start, .. } => *start = after,
+        }
+    }
+
     /// Whether the whole set lies before this key.
     pub fn is_before(&self, key: &[u8]) -> bool {
         match self {

@@ -11,20 +11,22 @@
 //!                       Reader::view ─┴─► View: range, lease, members, hash
 //! ```
 
-mod apply;
 pub mod entry;
 pub mod error;
 pub mod event;
 pub mod key_range;
 pub mod mvcc;
+mod options;
 pub mod reply;
 mod revision;
+mod storage;
 pub mod validate;
 
 pub use entry::{Entry, EntryBody, LogId, Node};
 pub use error::{Fault, Refusal};
 pub use event::{Block, Event};
 pub use key_range::KeyRange;
+pub use options::Options;
 pub use reply::{Reply, Response};
 pub use revision::Revision;
 pub use validate::Invalid;
