@@ -5,6 +5,7 @@
 //! etcd's to the byte: probes and scripts compare them.
 
 mod health;
+pub mod listener;
 mod vars;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod datadir;
 pub mod http;
+pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod tls;

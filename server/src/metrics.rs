@@ -9,7 +9,7 @@
 mod declare;
 pub mod grpc;
 mod network;
-mod process;
+pub mod process;
 mod server;
 mod storage;
 
