@@ -1,1 +1,44 @@
-fn main() {}
+//! `etcdctl`: the command line of the cluster, in the words and bytes of etcd's own.
+//!
+//! A command is read by [`cli`], settles its flags and environment ([`globals`]), calls
+//! the cluster through [`client`], and prints one reply ([`output`]). What a script
+//! can see is etcd's: flags, stdout, exit statuses, the text after `Error: `.
+
+mod cli;
+mod client;
+mod failure;
+mod globals;
+mod go;
+mod help;
+mod log;
+mod output;
+mod verb;
+
+use std::process::ExitCode;
+
+/// The version of etcd's tool that this one stands in for.
+const VERSION: &str = "3.7.3";
+/// The API version sent with every request.
+const API_VERSION: &str = "3.7";
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(cli::run(std::env::args_os().collect()));
+            // A stdin that is still being read must not keep the process.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => Err(failure::Failure::general(error)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message {
+                eprintln!("Error: {message}");
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}

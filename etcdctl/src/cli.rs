@@ -1,0 +1,315 @@
+//! The command line: commands, their flags, and cobra's ways with both.
+//!
+//! clap reads it, bent where scripts would notice: booleans take `=false`, the last of
+//! a repeated flag wins, a command may be shortened while it is unique, values may begin
+//! with a dash, a group without a command shows its help and succeeds.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::ArgAction;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::failure::{Failure, exit};
+use crate::globals::Globals;
+use crate::go;
+use crate::help;
+use crate::verb;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "etcdctl", about = "Reads and changes an etcd cluster from the command line.")]
+#[command(disable_help_flag = true, disable_help_subcommand = true)]
+#[command(infer_subcommands = true, args_override_self = true)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[arg(hide = true)]
+    words: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    #[command(flatten)]
+    KeyValue(KeyValue),
+    #[command(flatten)]
+    Maintenance(Maintenance),
+    #[command(flatten)]
+    Utility(Utility),
+    #[command(flatten)]
+    Later(Later),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyValue {
+    /// Forgets revisions older than the given one
+    Compaction(verb::compaction::Compaction),
+    /// Deletes a key or a range of keys
+    Del(verb::del::Del),
+    /// Reads a key or a range of keys
+    Get(verb::get::Get),
+    /// Grants, revokes, renews and shows leases
+    Lease(verb::lease::Group),
+    /// Puts a value under a key
+    Put(verb::put::Put),
+    /// Runs several requests as one transaction
+    Txn(verb::txn::Txn),
+    /// Follows the changes of keys
+    Watch(verb::watch::Watch),
+}
+
+#[derive(Debug, Subcommand)]
+enum Maintenance {
+    /// Shows and disarms alarms
+    Alarm(verb::alarm::Group),
+    /// Gives the free space of the members' stores back
+    Defrag(verb::defrag::Defrag),
+    /// Asks members for health, status and history hash
+    Endpoint(verb::endpoint::Group),
+    /// Shows and changes the membership
+    Member(verb::member::Group),
+}
+
+#[derive(Debug, Subcommand)]
+enum Utility {
+    /// Measures what the cluster can do
+    Check(verb::check::Group),
+    /// Writes a completion script for a shell
+    Completion(verb::completion::Completion),
+    /// Shows the help of a command
+    Help(help::Help),
+    /// Shows the flags that every command takes
+    Options(Words),
+    /// Shows the version
+    Version(Words),
+}
+
+/// Commands of etcd that this version does not have.
+#[derive(Debug, Subcommand)]
+enum Later {
+    #[command(hide = true)]
+    Auth(Anything),
+    #[command(hide = true)]
+    Downgrade(Anything),
+    #[command(hide = true)]
+    Elect(Anything),
+    #[command(hide = true)]
+    Lock(Anything),
+    #[command(hide = true)]
+    MakeMirror(Anything),
+    #[command(hide = true)]
+    MoveLeader(Anything),
+    #[command(hide = true)]
+    Role(Anything),
+    #[command(hide = true)]
+    Snapshot(Anything),
+    #[command(hide = true)]
+    User(Anything),
+}
+
+/// Arguments that a command ignores.
+#[derive(Debug, clap::Args)]
+struct Words {
+    #[arg(hide = true)]
+    _words: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Anything {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _words: Vec<OsString>,
+}
+
+/// The command tree as [`Cli`] describes it, with cobra's manners.
+pub fn command() -> Command {
+    manners(Cli::command())
+}
+
+/// Reads the command line and runs the command.
+pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
+    let matches = match command().try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => return Err(refuse(&error, &args)),
+    };
+    let path = path_of(&matches);
+    let cli = Cli::from_arg_matches(&matches).map_err(Failure::general)?;
+    if cli.globals.help.unwrap_or(false) {
+        return help::show(&path);
+    }
+    if let Some(word) = cli.words.first() {
+        let word = go::quote(word.as_encoded_bytes());
+        let message = format!("unknown command {word} for \"etcdctl\"\nRun 'etcdctl --help' for usage.");
+        return Err(Failure::general(message));
+    }
+    let globals = cli.globals;
+    let Some(verb) = cli.verb else { return help::show(&path) };
+    match verb {
+        Verb::KeyValue(KeyValue::Compaction(verb)) => verb.run(globals).await,
+        Verb::KeyValue(KeyValue::Del(verb)) => verb.run(globals).await,
+        Verb::KeyValue(KeyValue::Get(verb)) => verb.run(globals).await,
+        Verb::KeyValue(KeyValue::Lease(verb)) => verb.run(globals).await,
+        Verb::KeyValue(KeyValue::Put(verb)) => verb.run(globals).await,
+        Verb::KeyValue(KeyValue::Txn(verb)) => verb.run(globals).await,
+        Verb::KeyValue(KeyValue::Watch(verb)) => verb.run(globals, &args).await,
+        Verb::Maintenance(Maintenance::Alarm(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::Defrag(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::Endpoint(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::Member(verb)) => verb.run(globals).await,
+        Verb::Utility(Utility::Check(verb)) => verb.run(globals).await,
+        Verb::Utility(Utility::Completion(verb)) => verb.run(),
+        Verb::Utility(Utility::Help(verb)) => verb.run(),
+        Verb::Utility(Utility::Options(_)) => help::options(),
+        Verb::Utility(Utility::Version(_)) => verb::version::run(),
+        Verb::Later(_) => {
+            let name = path.join(" ");
+            Err(Failure::general(format!("\"etcdctl {name}\" is not available in this version")))
+        }
+    }
+}
+
+/// Reads one command line inside another: a request of a transaction, a line of `watch -i`.
+pub fn parse_inner<T: Parser>(args: &[OsString]) -> Result<T, Failure> {
+    let matches = manners(T::command()).try_get_matches_from(args);
+    let matches = matches.map_err(|error| Failure::args(explain(&error, args)))?;
+    T::from_arg_matches(&matches).map_err(Failure::args)
+}
+
+/// Gives every flag of the tree the manners of Go's flags.
+fn manners(command: Command) -> Command {
+    command
+        .mut_args(|arg| {
+            let boolean = matches!(arg.get_action(), ArgAction::SetTrue);
+            let optional = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "bool"));
+            if arg.is_positional() {
+                return arg;
+            }
+            if !boolean && !optional {
+                return arg.allow_hyphen_values(true);
+            }
+            let arg = arg
+                .action(ArgAction::Set)
+                .value_parser(go::parse_bool)
+                .value_name("bool")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true");
+            if boolean { arg.default_value("false") } else { arg }
+        })
+        .mut_subcommands(manners)
+}
+
+/// The names of the commands that were given, outermost first.
+fn path_of(matches: &ArgMatches) -> Vec<String> {
+    let mut path = Vec::new();
+    let mut matches = matches;
+    while let Some((name, inner)) = matches.subcommand() {
+        path.push(name.to_owned());
+        matches = inner;
+    }
+    path
+}
+
+/// Tells stderr what is wrong with the command line, and how it should look.
+fn refuse(error: &clap::Error, args: &[OsString]) -> Failure {
+    eprintln!("Error: {}", explain(error, args));
+    eprintln!("{}", help::usage(&written_path(args)));
+    Failure::silent(exit::ERROR)
+}
+
+/// The commands of a line that could not be read as a whole.
+fn written_path(args: &[OsString]) -> Vec<String> {
+    let root = command();
+    let (mut here, mut path) = (&root, Vec::new());
+    for word in args.iter().skip(1).take_while(|word| *word != "--") {
+        if let Some(next) = word.to_str().and_then(|word| here.find_subcommand(word)) {
+            path.push(next.get_name().to_owned());
+            here = next;
+        }
+    }
+    path
+}
+
+/// A clap error in cobra's words.
+fn explain(error: &clap::Error, args: &[OsString]) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(" "),
+        _ => String::new(),
+    };
+    let (flag, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
+    let name = flag.split([' ', '=', '[']).next().unwrap_or_default().to_owned();
+    match error.kind() {
+        ErrorKind::UnknownArgument if name.starts_with("--") => format!("unknown flag: {name}"),
+        ErrorKind::UnknownArgument => {
+            let letter = name.chars().nth(1).unwrap_or('-');
+            format!("unknown shorthand flag: '{letter}' in {}", cluster(args, letter).unwrap_or(&name))
+        }
+        ErrorKind::ValueValidation => {
+            let reason = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            format!("invalid argument {} for \"{name}\" flag: {reason}", go::quote(value.as_bytes()))
+        }
+        ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues => {
+            format!("flag needs an argument: {name}")
+        }
+        _ => error.to_string().trim_start_matches("error: ").trim_end().to_owned(),
+    }
+}
+
+/// The word of short flags that holds this letter.
+fn cluster(args: &[OsString], letter: char) -> Option<&str> {
+    let words = args.iter().filter_map(|word| OsStr::to_str(word));
+    words.filter(|word| word.starts_with('-') && !word.starts_with("--")).find(|word| word.contains(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        command().debug_assert();
+    }
+
+    fn globals(line: &str) -> Result<Globals, String> {
+        let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let matches = command().try_get_matches_from(&args).map_err(|error| explain(&error, &args))?;
+        Ok(Cli::from_arg_matches(&matches).expect("matches fit the struct").globals)
+    }
+
+    #[test]
+    fn flags_stand_anywhere_and_the_last_wins() {
+        for line in [
+            "etcdctl -w json get a",
+            "etcdctl get -w=json a",
+            "etcdctl get a -wjson -w fields --write-out json",
+        ] {
+            assert_eq!(globals(line).unwrap().write_out.as_deref(), Some("json"), "{line}");
+        }
+        assert_eq!(globals("etcdctl get a --hex=false").unwrap().hex, Some(false));
+        assert_eq!(globals("etcdctl get a --hex").unwrap().hex, Some(true));
+        assert_eq!(globals("etcdctl get --hex a").unwrap().hex, Some(true));
+        assert_eq!(globals("etcdctl get a --endpoints a:1,b:2").unwrap().endpoints.unwrap(), ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn errors_are_cobras() {
+        for (line, text) in [
+            ("etcdctl get a --nope", "unknown flag: --nope"),
+            ("etcdctl get a --nope=1", "unknown flag: --nope"),
+            ("etcdctl put a -1", "unknown shorthand flag: '1' in -1"),
+            ("etcdctl get a --rev", "flag needs an argument: --rev"),
+            (
+                "etcdctl get a --rev x",
+                "invalid argument \"x\" for \"--rev\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
+            (
+                "etcdctl get a --prefix=x",
+                "invalid argument \"x\" for \"--prefix\" flag: strconv.ParseBool: parsing \"x\": invalid syntax",
+            ),
+        ] {
+            assert_eq!(globals(line).unwrap_err(), text, "{line}");
+        }
+    }
+}

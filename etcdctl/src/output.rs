@@ -1,0 +1,175 @@
+//! What a command prints: one reply, five forms.
+//!
+//! Stdout carries exactly the result, in the bytes etcd's own tool would write;
+//! everything else goes to stderr.
+
+mod fields;
+pub mod json;
+mod protobuf;
+mod simple;
+mod table;
+
+use std::io::Write as _;
+
+use proto::etcdserverpb as pb;
+
+use crate::failure::{Failure, exit};
+
+/// The value of `--write-out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One line per fact, for people.
+    Simple,
+    /// `"Name" : value` lines.
+    Fields,
+    /// One line of JSON.
+    Json,
+    /// The message as it came over the wire.
+    Protobuf,
+    /// A drawn table, for members and endpoints.
+    Table,
+}
+
+impl Format {
+    /// The format by its name on the command line.
+    pub fn parse(name: &str) -> Result<Self, Failure> {
+        Ok(match name {
+            "simple" => Self::Simple,
+            "fields" => Self::Fields,
+            "json" => Self::Json,
+            "protobuf" => Self::Protobuf,
+            "table" => Self::Table,
+            _ => return Err(Failure::new(exit::BAD_FEATURE, "unsupported output format")),
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Simple => "simple",
+            Self::Fields => "fields",
+            Self::Json => "json",
+            Self::Protobuf => "protobuf",
+            Self::Table => "table",
+        }
+    }
+}
+
+/// The health of one endpoint.
+#[derive(Debug)]
+pub struct Health {
+    /// The endpoint as it was given.
+    pub endpoint: String,
+    /// Whether it committed a proposal and has no alarm.
+    pub healthy: bool,
+    /// How long the proposal took, as text; empty when none was sent.
+    pub took: String,
+    /// Why it is not healthy; empty when it is.
+    pub error: String,
+}
+
+/// Everything a command can have to print.
+#[derive(Debug)]
+pub enum Reply<'a> {
+    /// Keys and values.
+    Get(&'a pb::RangeResponse),
+    /// A key was put.
+    Put(&'a pb::PutResponse),
+    /// Keys were deleted.
+    Delete(&'a pb::DeleteRangeResponse),
+    /// A transaction ran.
+    Txn(&'a pb::TxnResponse),
+    /// Events, progress, or the end of a watch.
+    Watch(&'a pb::WatchResponse),
+    /// A lease was granted.
+    Grant(&'a pb::LeaseGrantResponse),
+    /// The lease of this id was revoked.
+    Revoke(i64, &'a pb::LeaseRevokeResponse),
+    /// A lease was renewed.
+    KeepAlive(&'a pb::LeaseKeepAliveResponse),
+    /// What is left of a lease; `keys` when its keys were asked for.
+    TimeToLive { reply: &'a pb::LeaseTimeToLiveResponse, keys: bool },
+    /// All leases.
+    Leases(&'a pb::LeaseLeasesResponse),
+    /// A member was added.
+    MemberAdd(&'a pb::MemberAddResponse),
+    /// The member of this id was removed.
+    MemberRemove(u64, &'a pb::MemberRemoveResponse),
+    /// The member of this id has new peer addresses.
+    MemberUpdate(u64, &'a pb::MemberUpdateResponse),
+    /// The learner of this id votes now.
+    MemberPromote(u64, &'a pb::MemberPromoteResponse),
+    /// All members.
+    MemberList(&'a pb::MemberListResponse),
+    /// Health by endpoint.
+    Health(&'a [Health]),
+    /// Status by endpoint.
+    Status(&'a [(String, pb::StatusResponse)]),
+    /// History hash by endpoint.
+    HashKv(&'a [(String, pb::HashKvResponse)]),
+    /// Alarms listed or disarmed.
+    Alarm(&'a pb::AlarmResponse),
+}
+
+/// The reply has no form in this format.
+#[derive(Debug)]
+pub(crate) struct Unsupported;
+
+/// Prints replies in the chosen format.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
+    /// The chosen format.
+    pub format: Format,
+    /// Whether byte strings and ids are shown in hex.
+    pub hex: bool,
+    /// Whether `get` leaves the keys out.
+    pub value_only: bool,
+}
+
+impl Printer {
+    /// Prints one reply to stdout.
+    pub fn print(&self, reply: &Reply<'_>) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        let rendered = match self.format {
+            Format::Simple => simple::render(&mut out, reply, self.hex, self.value_only),
+            Format::Fields => fields::render(&mut out, reply, self.hex),
+            Format::Json => json::render(&mut out, reply, self.hex),
+            Format::Protobuf => protobuf::render(&mut out, reply),
+            Format::Table => table::render(&mut out, reply),
+        };
+        match rendered {
+            Ok(()) => write(&out),
+            Err(Unsupported) => {
+                let message = format!("{} not supported as output format", self.format.name());
+                Err(Failure::new(exit::BAD_FEATURE, message))
+            }
+        }
+    }
+}
+
+/// Writes to stdout at once. A reader that has gone away ends the command quietly.
+pub fn write(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::silent(exit::ERROR),
+        _ => Failure::general(error),
+    })
+}
+
+/// Writes a line to stdout.
+pub fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
+    write(format!("{line}\n").as_bytes())
+}
+
+/// A byte string as `--hex` shows it: `\x66\x6f`.
+fn hex_escaped(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+}
+
+/// Appends formatted text and a line feed to a buffer.
+macro_rules! line {
+    ($out:expr, $($text:tt)*) => {{
+        $out.extend_from_slice(format!($($text)*).as_bytes());
+        $out.push(b'\n');
+    }};
+}
+pub(crate) use line;
