@@ -11,21 +11,31 @@
 //!                       Reader::view ─┴─► View: range, lease, members, hash
 //! ```
 
+mod alarm;
+pub mod apply;
 pub mod entry;
 pub mod error;
 pub mod event;
+pub mod hash;
 pub mod key_range;
+pub mod lease;
+mod members;
 pub mod mvcc;
 mod options;
 pub mod reply;
 mod revision;
 mod storage;
+pub mod txn;
 pub mod validate;
 
+pub use apply::{Applied, Reader, Sizes, State};
 pub use entry::{Entry, EntryBody, LogId, Node};
 pub use error::{Fault, Refusal};
 pub use event::{Block, Event};
+pub use hash::HashKv;
 pub use key_range::KeyRange;
+pub use lease::{Lease, LeaseChange};
+pub use mvcc::{Query, Rows, View};
 pub use options::Options;
 pub use reply::{Reply, Response};
 pub use revision::Revision;

@@ -1,0 +1,152 @@
+//! Who belongs to the cluster, and the version all of them speak.
+//!
+//! Who is in it, where its peers reach it and whether it votes comes with the
+//! membership entries of the log; name and client addresses a member publishes
+//! itself once it has started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use prost::Message;
+use proto::command::MemberAttributes;
+use proto::etcdserverpb as pb;
+
+use crate::storage::{Batch, Column, Storage};
+use crate::{Fault, LogId, Node};
+
+/// Rows in the meta column.
+const MEMBER: &[u8] = b"member/";
+const MEMBER_END: &[u8] = b"member0";
+const REMOVED: &[u8] = b"removed/";
+const REMOVED_END: &[u8] = b"removed0";
+const MEMBERSHIP: &[u8] = b"membership";
+const CLUSTER_VERSION: &[u8] = b"cluster_version";
+
+/// The cluster as the log describes it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    cluster: Cluster,
+    membership: Option<(LogId, Bytes)>,
+    published: Published,
+}
+
+/// The members by id, and the cluster version, as readers see them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cluster {
+    pub(crate) members: BTreeMap<u64, pb::Member>,
+    pub(crate) version: Option<String>,
+}
+
+pub(crate) type Published = Arc<ArcSwap<Cluster>>;
+
+impl Table {
+    pub(crate) fn load(storage: &Storage) -> Result<Self, Fault> {
+        let mut members = BTreeMap::new();
+        for row in storage.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
+            let (_, value) = row?;
+            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
+            members.insert(member.id, member);
+        }
+        let version = storage.get(Column::Meta, CLUSTER_VERSION)?;
+        let version = version.map(|text| String::from_utf8(text.into())).transpose();
+        let version = version.map_err(|e| corrupt("cluster version", e))?;
+        let membership = storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()?;
+        let table =
+            Self { cluster: Cluster { members, version }, membership, published: Published::default() };
+        table.publish();
+        Ok(table)
+    }
+
+    pub(crate) fn published(&self) -> Published {
+        self.published.clone()
+    }
+
+    /// The last membership entry: where it stands in the log, and its opaque form.
+    pub(crate) fn membership(&self) -> Option<(LogId, Bytes)> {
+        self.membership.clone()
+    }
+
+    /// The cluster consists of these nodes from here on.
+    pub(crate) fn set(&mut self, batch: &mut Batch, log_id: LogId, opaque: Bytes, nodes: Vec<Node>) {
+        let mut before = std::mem::take(&mut self.cluster.members);
+        for node in nodes {
+            let known = before.remove(&node.id);
+            if known.is_none() {
+                batch.delete(Column::Meta, &row_key(REMOVED, node.id));
+            }
+            let (name, client_ur_ls) = known.map(|m| (m.name, m.client_ur_ls)).unwrap_or_default();
+            let member = pb::Member {
+                id: node.id,
+                name: if name.is_empty() { node.name } else { name },
+                peer_ur_ls: node.peer_urls,
+                client_ur_ls,
+                is_learner: node.learner,
+            };
+            put_member(batch, &member);
+            self.cluster.members.insert(member.id, member);
+        }
+        for id in before.keys() {
+            batch.delete(Column::Meta, &row_key(MEMBER, *id));
+            batch.put(Column::Meta, &row_key(REMOVED, *id), &[]);
+        }
+        batch.put(Column::Meta, MEMBERSHIP, &encode_membership(log_id, &opaque));
+        self.membership = Some((log_id, opaque));
+        self.publish();
+    }
+
+    /// A member says who it is. One that is not in the cluster (any more) is not listened to.
+    pub(crate) fn set_attributes(&mut self, batch: &mut Batch, attributes: MemberAttributes) {
+        if let Some(member) = self.cluster.members.get_mut(&attributes.member_id) {
+            member.name = attributes.name;
+            member.client_ur_ls = attributes.client_urls;
+            put_member(batch, member);
+            self.publish();
+        }
+    }
+
+    pub(crate) fn set_version(&mut self, batch: &mut Batch, version: String) {
+        batch.put(Column::Meta, CLUSTER_VERSION, version.as_bytes());
+        self.cluster.version = Some(version);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.published.store(Arc::new(self.cluster.clone()));
+    }
+}
+
+/// The ids that were removed from the cluster.
+pub(crate) fn removed(storage: &Storage) -> impl Iterator<Item = Result<u64, Fault>> {
+    storage.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
+        let (key, _) = row?;
+        let id = key[REMOVED.len()..].try_into().map_err(|e| corrupt("removed member", e))?;
+        Ok(u64::from_be_bytes(id))
+    })
+}
+
+fn put_member(batch: &mut Batch, member: &pb::Member) {
+    batch.put(Column::Meta, &row_key(MEMBER, member.id), &member.encode_to_vec());
+}
+
+fn row_key(prefix: &[u8], id: u64) -> Vec<u8> {
+    [prefix, &id.to_be_bytes()].concat()
+}
+
+fn encode_membership(log_id: LogId, opaque: &[u8]) -> Vec<u8> {
+    [&log_id.term.to_be_bytes()[..], &log_id.index.to_be_bytes(), opaque].concat()
+}
+
+fn decode_membership(row: Bytes) -> Result<(LogId, Bytes), Fault> {
+    let number = |at: usize| {
+        let bytes = row.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_be_bytes).ok_or_else(|| corrupt("membership", "too short"))
+    };
+    let log_id = LogId { term: number(0)?, index: number(8)? };
+    Ok((log_id, row.slice(16..)))
+}
+
+fn corrupt(what: &'static str, detail: impl ToString) -> Fault {
+    Fault::Corrupt { what, detail: detail.to_string() }
+}

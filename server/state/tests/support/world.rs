@@ -1,0 +1,246 @@
+//! A state beside its model and its log; it can be closed, crash and come back.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use prost::Message;
+use proto::etcdserverpb as pb;
+use proto::mvccpb::KeyValue;
+use rand::RngExt;
+use state::{Entry, EntryBody, LogId, Options, Query, Reader, State, View};
+use tempfile::TempDir;
+
+use super::generate::Generator;
+use super::naive::{Naive, Outcome};
+
+/// How a state ends before it is opened again.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    /// All is flushed first.
+    Clean,
+    /// It is dropped as it is.
+    Dropped,
+    /// What was only in memory is lost.
+    Crash,
+}
+
+pub struct World {
+    /// Before its folder: it must be closed by the time that goes.
+    open: Option<(State, Reader)>,
+    dir: TempDir,
+    memory: usize,
+    pub model: Naive,
+    pub log: Vec<Entry>,
+    /// What applying each entry of the log gave, by the model.
+    outcomes: Vec<Outcome>,
+    /// The last entry known to be on disk.
+    flushed: u64,
+}
+
+fn open(dir: &Path, memory: usize) -> (State, Reader) {
+    let mut options = Options::new(dir.join("db"));
+    options.memory_budget = memory;
+    options.compaction_batch_limit = 3;
+    options.compaction_sleep = Duration::ZERO;
+    State::open(options).expect("open")
+}
+
+impl World {
+    pub fn new(memory: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open = Some(open(dir.path(), memory));
+        Self { dir, memory, open, model: Naive::default(), log: vec![], outcomes: vec![], flushed: 0 }
+    }
+
+    pub fn state(&mut self) -> &mut State {
+        &mut self.open.as_mut().expect("open between two calls").0
+    }
+
+    pub fn reader(&self) -> &Reader {
+        &self.open.as_ref().expect("open between two calls").1
+    }
+
+    /// Puts entries at the end of the log and applies them in one call.
+    pub fn append(&mut self, bodies: Vec<EntryBody>) {
+        let from = self.log.len();
+        for body in bodies {
+            let index = self.log.len() as u64 + 1;
+            let log_id = LogId { term: 1 + index / 50, index };
+            self.outcomes.push(self.model.apply(log_id, &body));
+            self.log.push(Entry { log_id, body });
+        }
+        self.apply(from, self.log.len());
+    }
+
+    /// Applies a part of the log and compares with the model.
+    fn apply(&mut self, from: usize, to: usize) {
+        let entries = self.log[from..to].to_vec();
+        let applied = self.state().apply(entries.clone()).expect("apply");
+        let outcomes = &self.outcomes[from..to];
+        assert_eq!(applied.replies.len(), entries.len());
+        for ((entry, outcome), reply) in entries.iter().zip(outcomes).zip(applied.replies) {
+            assert_eq!(
+                (reply.revision, reply.result),
+                (outcome.revision, outcome.result.clone()),
+                "{}",
+                show(entry)
+            );
+        }
+        let blocks: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.block.clone()).collect();
+        assert_eq!(applied.blocks, blocks);
+        let changes: Vec<_> = outcomes.iter().flat_map(|outcome| outcome.changes.clone()).collect();
+        assert_eq!(applied.lease_changes, changes);
+    }
+
+    pub fn flush(&mut self) {
+        let applied = self.state().applied();
+        let flushed = self.state().flush().expect("flush");
+        assert_eq!(flushed, applied);
+        assert_eq!(self.reader().persisted_applied().expect("read"), applied);
+        self.flushed = applied.index;
+    }
+
+    /// Ends the state, opens it again, and applies what of the log is missing, in groups of any size.
+    pub fn reopen(&mut self, end: End, generator: &mut Generator) {
+        let image = match end {
+            End::Clean => {
+                self.flush();
+                None
+            }
+            End::Dropped => None,
+            End::Crash => Some(crash_image(self.dir.path())),
+        };
+        // Readers share the database, which cannot be opened twice.
+        self.open = None;
+        if let Some(image) = image {
+            self.dir = image;
+        }
+        self.open = Some(open(self.dir.path(), self.memory));
+        let applied = self.state().applied();
+        assert!(applied.index >= self.flushed, "{applied:?} after {end:?}, but {} was flushed", self.flushed);
+        assert_eq!(self.reader().view().applied(), applied);
+        let mut from = applied.index as usize;
+        if from > 0 {
+            assert_eq!(applied, self.log[from - 1].log_id);
+        }
+        while from < self.log.len() {
+            let to = (from + generator.rng.random_range(1..40)).min(self.log.len());
+            self.apply(from, to);
+            from = to;
+        }
+    }
+
+    /// Compares what readers see with the model.
+    pub fn check(&self, generator: &mut Generator) {
+        let (view, model) = (self.reader().view(), &self.model);
+        assert_eq!(view.revision(), model.revision);
+        assert_eq!(view.compacted(), model.compacted);
+        for _ in 0..4 {
+            check_range(&view, model, &generator.range(model.revision), generator);
+        }
+        let request = generator.read_txn(model.revision);
+        let answer = state::txn::read(&view, &request).expect("read");
+        assert_eq!(answer, model.read_txn(&request), "{request:?}");
+
+        let revision = generator.revision(model.revision);
+        assert_eq!(self.reader().hash_kv(revision).expect("read"), model.hash_kv(revision), "at {revision}");
+        assert_eq!(self.reader().hash_kv(0).expect("read"), model.hash_kv(0));
+
+        let key = generator.key();
+        let before = generator.rng.random_range(model.compacted.max(0) + 1..=model.revision + 1);
+        let previous = view.previous(&key, before).expect("read");
+        let expected = model.at(before - 1).get(&key).map(|(_, kv)| kv.encode_to_vec().into());
+        assert_eq!(previous, expected, "{key:?} before {before}");
+
+        assert_eq!(self.reader().leases(), model.leases.values().copied().collect::<Vec<_>>());
+        for id in model.leases.keys() {
+            assert_eq!(self.reader().lease_keys(*id).expect("read"), model.lease_keys(*id));
+            assert_eq!(self.reader().lease(*id), model.leases.get(id).copied());
+        }
+        let alarms = self.reader().alarms().into_iter().map(|a| (a.alarm, a.member_id));
+        assert_eq!(alarms.collect::<Vec<_>>(), model.alarms.iter().copied().collect::<Vec<_>>());
+        assert_eq!(self.reader().members(), model.members.values().cloned().collect::<Vec<_>>());
+        assert_eq!(self.reader().cluster_version(), model.version);
+        assert_eq!(self.open.as_ref().expect("open").0.membership(), model.membership);
+    }
+
+    /// Compares everything: each revision that can be read, each record, and what is left on disk.
+    pub fn check_all(&self, generator: &mut Generator) {
+        self.check(generator);
+        let (view, model) = (self.reader().view(), &self.model);
+        for revision in model.compacted.max(1)..=model.revision {
+            let request = pb::RangeRequest {
+                key: vec![0].into(),
+                range_end: vec![0].into(),
+                revision,
+                ..Default::default()
+            };
+            check_range(&view, model, &request, generator);
+            assert_eq!(self.reader().hash_kv(revision).expect("read"), model.hash_kv(revision));
+        }
+        drop(view);
+        // What the model has deleted at once is deleted in the end.
+        assert!(
+            self.reader().wait_compacted(model.compacted, Duration::from_secs(60)),
+            "compaction stands still"
+        );
+        let rows: Vec<_> = self.reader().view().scan_revisions(0).map(|row| row.expect("read")).collect();
+        let expected: Vec<_> =
+            model.rows.iter().map(|row| (row.revision, row.put.is_none(), row.encoded())).collect();
+        assert_eq!(rows, expected);
+    }
+}
+
+/// Compares a range, read from a view in chunks, with the model's.
+pub fn check_range(view: &View, model: &Naive, request: &pb::RangeRequest, generator: &mut Generator) {
+    let query = Query::from_request(request).expect("valid sort options");
+    let answer = view.range(&query).expect("read").map(|mut rows| {
+        let (len, encoded_len) = (rows.len(), rows.encoded_len());
+        let mut response = pb::RangeResponse { more: rows.more, count: rows.count, ..Default::default() };
+        while let Some(chunk) = rows.next_chunk(generator.rng.random_range(1..5000)).expect("read") {
+            assert!(!chunk.is_empty());
+            response.kvs.extend(chunk.into_iter().map(|row| KeyValue::decode(row).expect("a record")));
+        }
+        assert_eq!(response.kvs.len(), len);
+        let alone = pb::RangeResponse { kvs: response.kvs.clone(), ..Default::default() };
+        assert_eq!(alone.encoded_len(), encoded_len, "{request:?}");
+        response
+    });
+    assert_eq!(answer, model.range(request), "{request:?}");
+}
+
+fn show(entry: &Entry) -> String {
+    let EntryBody::Command(bytes) = &entry.body else { return format!("{entry:?}") };
+    format!("{} {:?}", entry.log_id.index, proto::command::Command::decode(&bytes[..]))
+}
+
+/// What would be found if the process ended now. RocksDB goes on in the background meanwhile:
+/// only a copy during which nothing has changed is one.
+fn crash_image(dir: &Path) -> TempDir {
+    let dir = dir.join("db");
+    for _ in 0..1000 {
+        let image = tempfile::tempdir().expect("a temporary directory");
+        let before = listing(&dir);
+        let copied = copy(&before, &image.path().join("db"));
+        if copied.is_ok() && listing(&dir) == before {
+            return image;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the files in {} never stand still", dir.display());
+}
+
+fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let files = std::fs::read_dir(dir).expect("list").map(|file| file.expect("list"));
+    let mut files: Vec<_> = files.map(|file| (file.path(), file.metadata().map_or(0, |m| m.len()))).collect();
+    files.sort();
+    files
+}
+
+fn copy(files: &[(PathBuf, u64)], to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for (file, _) in files {
+        std::fs::copy(file, to.join(file.file_name().expect("a file in a folder")))?;
+    }
+    Ok(())
+}
