@@ -1,0 +1,106 @@
+//! Looking after a member: alarms, status, hashes.
+
+use proto::command::command::Op;
+use proto::etcdserverpb as pb;
+use state::Response;
+use tracing::info;
+
+use super::{range, timing};
+use crate::node::{Encoded, Failure, Node, stop_on};
+use crate::config::help::{CLUSTER_VERSION, ETCD_VERSION};
+
+/// Lists, raises or lowers alarms; all of it through the log, so that all members say the same.
+pub async fn alarm(node: Node, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Failure> {
+    let applied = timing::ALARM.of(node.propose(Encoded::new(Op::Alarm(request)))).await?;
+    match applied.response {
+        Response::Alarm(mut response) => {
+            response.header = Some(node.header(applied.revision));
+            Ok(response)
+        }
+        other => unreachable!("the state machine answered another command: {other:?}"),
+    }
+}
+
+/// How this member is. Needs neither leader nor quorum.
+pub async fn status(node: Node, _request: pb::StatusRequest) -> Result<pb::StatusResponse, Failure> {
+    let status = node.status();
+    let sizes = node.quota().sizes();
+    let mut errors = Vec::new();
+    if status.leader == 0 {
+        errors.push("etcdserver: no leader".to_owned());
+    }
+    errors.extend(node.reader().alarms().iter().map(alarm_text));
+    Ok(pb::StatusResponse {
+        header: Some(node.header_now()),
+        version: ETCD_VERSION.to_owned(),
+        db_size: sizes.total,
+        leader: status.leader,
+        raft_index: status.committed,
+        raft_term: status.term,
+        raft_applied_index: status.applied,
+        errors,
+        db_size_in_use: sizes.in_use,
+        is_learner: status.is_learner,
+        storage_version: CLUSTER_VERSION.to_owned(),
+        db_size_quota: node.quota().configured(),
+        downgrade_info: Some(pb::DowngradeInfo::default()),
+    })
+}
+
+/// An alarm as etcd prints it: fields that are zero are left out.
+fn alarm_text(alarm: &pb::AlarmMember) -> String {
+    let name = pb::AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+    match (alarm.member_id, alarm.alarm) {
+        (0, 0) => String::new(),
+        (0, _) => format!("alarm:{name}"),
+        (member_id, 0) => format!("memberID:{member_id}"),
+        (member_id, _) => format!("memberID:{member_id} alarm:{name}"),
+    }
+}
+
+/// Asks for deleted data to be dropped from the files. Nothing waits for it: there is nothing to stop for.
+pub async fn defragment(
+    node: Node,
+    _request: pb::DefragmentRequest,
+) -> Result<pb::DefragmentResponse, Failure> {
+    info!("starting defragment");
+    let reader = node.reader().clone();
+    // Detached on purpose: reads and writes go on meanwhile.
+    drop(tokio::task::spawn_blocking(move || {
+        reader.rocksdb_compaction();
+        info!("finished defragment");
+    }));
+    Ok(pb::DefragmentResponse { header: None })
+}
+
+/// The hash of everything this member keeps.
+pub async fn hash(node: Node, _request: pb::HashRequest) -> Result<pb::HashResponse, Failure> {
+    let reader = node.reader().clone();
+    let hash = range::blocking(move || reader.hash()).await.unwrap_or_else(|fault| stop_on(fault));
+    Ok(pb::HashResponse { header: Some(node.header_now()), hash })
+}
+
+/// The hash of the key space up to a revision: equal on all members, and to etcd's.
+pub async fn hash_kv(node: Node, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Failure> {
+    let reader = node.reader().clone();
+    let hash = range::blocking(move || reader.hash_kv(request.revision)).await;
+    let hash = hash.unwrap_or_else(|fault| stop_on(fault))?;
+    Ok(pb::HashKvResponse {
+        header: Some(node.header(hash.current)),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.hash_revision,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_read_as_etcd_prints_them() {
+        let alarm = pb::AlarmMember { member_id: 5, alarm: pb::AlarmType::Nospace as i32 };
+        assert_eq!(alarm_text(&alarm), "memberID:5 alarm:NOSPACE");
+        assert_eq!(alarm_text(&pb::AlarmMember { member_id: 0, ..alarm }), "alarm:NOSPACE");
+    }
+}

@@ -1,0 +1,162 @@
+//! The services clients talk to, one file each.
+//!
+//! A call goes from [`Service::call`] straight into its handler: no layers, no
+//! task of its own. What all calls have in common stands in `interceptor`.
+
+mod auth;
+pub mod body;
+mod cluster;
+mod health;
+mod interceptor;
+mod kv;
+mod lease;
+mod maintenance;
+mod message;
+mod method;
+mod range;
+mod range_stream;
+pub mod status;
+mod timing;
+pub mod watch;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use prost::Message;
+use proto::etcdserverpb::watch_server::WatchServer;
+use tonic::Status;
+use tower_service::Service as _;
+
+pub use body::{Body, BoxError};
+use interceptor::{Call, Counted};
+use message::Messages;
+use method::Method;
+
+use crate::node::{Failure, Invalid, Node};
+
+/// A request's body as it comes from the connection.
+type Incoming = hyper::body::Incoming;
+
+/// All gRPC services of a member.
+#[derive(Clone)]
+pub struct Service {
+    node: Node,
+    watch: WatchServer<watch::WatchService>,
+}
+
+impl Service {
+    /// The services of this member.
+    pub fn new(node: Node) -> Self {
+        let limit = node.settings().message_bytes_max();
+        let watch = WatchServer::new(watch::WatchService::new(node.clone())).max_decoding_message_size(limit);
+        Self { node, watch }
+    }
+
+    /// Answers one call.
+    pub async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let method = match Method::find(request.uri().path()) {
+            Ok(method) => method,
+            Err(unknown) => return body::refusal(&unknown.into()),
+        };
+        let ending = interceptor::Ending::new(&self.node, method);
+        match self.dispatch(method, request).await {
+            Ok(response) => {
+                ending.answered();
+                response
+            }
+            Err(failure) => {
+                let status = Status::from(failure);
+                ending.failed(status.code());
+                body::refusal(&status)
+            }
+        }
+    }
+
+    async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        if method == Method::Watch {
+            let call = Call::new(&self.node, method, request.headers());
+            let monitor = call.admit_stream()?;
+            let response = self.watch.clone().call(request.map(|body| Counted::new(body, method))).await;
+            let response = response.unwrap_or_else(|never| match never {});
+            return Ok(response.map(|body| Body::other(monitor.over(body))));
+        }
+        let (parts, body) = request.into_parts();
+        let call = Call::new(&self.node, method, &parts.headers);
+        let mut messages =
+            Messages::new(&parts.headers, body, self.node.settings().message_bytes_max());
+        if method == Method::LeaseKeepAlive {
+            return lease::keep_alive(&call, messages);
+        }
+        let message = messages.next().await.unwrap_or(Err(Invalid::Truncated))?;
+        // The rest of the body can only be its end; the answer need not wait for that.
+        call.received();
+        match method {
+            Method::Put => kv::put(&call, message).await,
+            Method::Range => kv::range(&call, message).await,
+            Method::Txn => kv::txn(&call, message).await,
+            _ => Box::pin(rare(call, message)).await,
+        }
+    }
+}
+
+/// The calls that are few enough not to be made room for in the state of all others.
+async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure> {
+    match call.method() {
+        Method::DeleteRange => kv::delete_range(&call, message).await,
+        Method::RangeStream => kv::range_stream(&call, message).await,
+        Method::Compact => call.unary(message, kv::compact).await,
+
+        Method::LeaseGrant => call.unary(message, lease::grant).await,
+        Method::LeaseRevoke => call.unary(message, lease::revoke).await,
+        Method::LeaseTimeToLive => call.unary(message, lease::time_to_live).await,
+        Method::LeaseLeases => call.unary(message, lease::leases).await,
+
+        Method::MemberList => call.unary(message, cluster::member_list).await,
+        Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
+            call.not_implemented("changing the membership of a running cluster")
+        }
+
+        Method::Alarm => call.unary(message, maintenance::alarm).await,
+        Method::Status => call.unary_of_learner(message, maintenance::status).await,
+        Method::Defragment => call.unary(message, maintenance::defragment).await,
+        Method::Hash => call.unary(message, maintenance::hash).await,
+        Method::HashKv => call.unary(message, maintenance::hash_kv).await,
+        Method::Snapshot => call.not_implemented("the snapshot stream"),
+        Method::MoveLeader => call.not_implemented("moving the leadership"),
+        Method::Downgrade => call.not_implemented("downgrading the cluster"),
+
+        Method::AuthStatus => call.unary(message, auth::status).await,
+        Method::Authenticate => call.unary(message, auth::authenticate).await,
+        Method::AuthEnable
+        | Method::AuthDisable
+        | Method::UserAdd
+        | Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserChangePassword
+        | Method::UserGrantRole
+        | Method::UserRevokeRole
+        | Method::RoleAdd
+        | Method::RoleGet
+        | Method::RoleList
+        | Method::RoleDelete
+        | Method::RoleGrantPermission
+        | Method::RoleRevokePermission => call.not_implemented("authentication"),
+
+        Method::HealthCheck => call.unary(message, health::check).await,
+        Method::HealthList => call.unary(message, health::list).await,
+        Method::HealthWatch => health::watch(&call, message),
+
+        Method::Lock | Method::Unlock => call.not_implemented("the lock service"),
+        Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
+            call.not_implemented("the election service")
+        }
+        Method::Put | Method::Range | Method::Txn | Method::LeaseKeepAlive | Method::Watch => {
+            unreachable!("dispatched before")
+        }
+    }
+}
+
+/// Reads a request off its message.
+fn decode<M: Message + Default>(message: Bytes) -> Result<M, Invalid> {
+    M::decode(message).map_err(|error| Invalid::Malformed(error.to_string()))
+}
