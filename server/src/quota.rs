@@ -92,7 +92,6 @@ impl Room {
     }
 }
 
-
 impl Node {
     /// Refuses what no longer fits, after raising the alarm that makes every member refuse it.
     ///

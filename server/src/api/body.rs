@@ -228,7 +228,8 @@ where
                         series.sent.inc_by(messages);
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    let code = trailers.get(GRPC_STATUS).map_or(Code::Unknown, |v| Code::from_bytes(v.as_bytes()));
+                    let code =
+                        trailers.get(GRPC_STATUS).map_or(Code::Unknown, |v| Code::from_bytes(v.as_bytes()));
                     self.end(code);
                 }
             }

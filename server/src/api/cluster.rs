@@ -5,7 +5,10 @@ use proto::etcdserverpb as pb;
 use crate::node::{Failure, Node};
 
 /// Who is in the cluster, as this member knows it or as the cluster does.
-pub async fn member_list(node: Node, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Failure> {
+pub async fn member_list(
+    node: Node,
+    request: pb::MemberListRequest,
+) -> Result<pb::MemberListResponse, Failure> {
     if request.linearizable {
         node.linearizable_view().await?;
     }

@@ -3,22 +3,19 @@
 //! The tests of [`Call`] are etcd's, in its order: capability (this version has
 //! them all), learner, the client's version, the leader.
 
-use std::pin::Pin;
 use std::sync::LazyLock;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
-use http_body::{Frame, SizeHint};
 use parking_lot::RwLock;
 use prometheus::IntCounter;
 use prost::Message;
 use tonic::Code;
 use tracing::warn;
 
-use super::body::{Body, BoxError, Monitored, reply};
-use super::message::{Counter, framed};
+use super::body::{Body, Monitored, reply};
+use super::message::framed;
 use super::{Method, decode};
 use crate::error::Unavailable;
 use crate::metrics::METRICS;
@@ -246,53 +243,6 @@ impl Requests {
             versions.push((version.clone(), counter));
         }
         Ok(())
-    }
-}
-
-/// A request's body that counts the messages in it.
-pub struct Counted<B> {
-    body: B,
-    counter: Counter,
-    series: Option<&'static Series>,
-}
-
-impl<B> Counted<B> {
-    /// Counts for this method.
-    pub fn new(body: B, method: Method) -> Self {
-        Self { body, counter: Counter::default(), series: method.series() }
-    }
-}
-
-impl<B> http_body::Body for Counted<B>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            let messages = self.counter.count(data);
-            if let Some(series) = self.series {
-                series.received.inc_by(messages);
-            }
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

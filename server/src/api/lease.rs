@@ -19,7 +19,10 @@ use crate::node::{Encoded, Failure, Node, stop_on};
 use crate::quota::LEASE_COST;
 
 /// Creates a lease.
-pub async fn grant(node: Node, mut request: pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Failure> {
+pub async fn grant(
+    node: Node,
+    mut request: pb::LeaseGrantRequest,
+) -> Result<pb::LeaseGrantResponse, Failure> {
     node.check_quota(LEASE_COST).await?;
     while request.id == 0 {
         request.id = rand::random::<i64>() & i64::MAX;
@@ -71,7 +74,10 @@ pub async fn time_to_live(
 }
 
 /// All leases, those that end first first.
-pub async fn leases(node: Node, _request: pb::LeaseLeasesRequest) -> Result<pb::LeaseLeasesResponse, Failure> {
+pub async fn leases(
+    node: Node,
+    _request: pb::LeaseLeasesRequest,
+) -> Result<pb::LeaseLeasesResponse, Failure> {
     let leases = node.lessor().ids().into_iter().map(|id| pb::LeaseStatus { id }).collect();
     Ok(pb::LeaseLeasesResponse { header: Some(node.header_now()), leases })
 }

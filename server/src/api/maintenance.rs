@@ -6,8 +6,8 @@ use state::Response;
 use tracing::info;
 
 use super::{range, timing};
-use crate::node::{Encoded, Failure, Node, stop_on};
 use crate::config::help::{CLUSTER_VERSION, ETCD_VERSION};
+use crate::node::{Encoded, Failure, Node, stop_on};
 
 /// Lists, raises or lowers alarms; all of it through the log, so that all members say the same.
 pub async fn alarm(node: Node, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Failure> {

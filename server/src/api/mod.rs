@@ -22,12 +22,10 @@ pub mod watch;
 use bytes::Bytes;
 use http::{Request, Response};
 use prost::Message;
-use proto::etcdserverpb::watch_server::WatchServer;
 use tonic::Status;
-use tower_service::Service as _;
 
 pub use body::{Body, BoxError};
-use interceptor::{Call, Counted};
+use interceptor::Call;
 use message::Messages;
 use method::Method;
 
@@ -40,15 +38,12 @@ type Incoming = hyper::body::Incoming;
 #[derive(Clone)]
 pub struct Service {
     node: Node,
-    watch: WatchServer<watch::WatchService>,
 }
 
 impl Service {
     /// The services of this member.
     pub fn new(node: Node) -> Self {
-        let limit = node.settings().message_bytes_max();
-        let watch = WatchServer::new(watch::WatchService::new(node.clone())).max_decoding_message_size(limit);
-        Self { node, watch }
+        Self { node }
     }
 
     /// Answers one call.
@@ -72,19 +67,13 @@ impl Service {
     }
 
     async fn dispatch(&self, method: Method, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-        if method == Method::Watch {
-            let call = Call::new(&self.node, method, request.headers());
-            let monitor = call.admit_stream()?;
-            let response = self.watch.clone().call(request.map(|body| Counted::new(body, method))).await;
-            let response = response.unwrap_or_else(|never| match never {});
-            return Ok(response.map(|body| Body::other(monitor.over(body))));
-        }
         let (parts, body) = request.into_parts();
         let call = Call::new(&self.node, method, &parts.headers);
-        let mut messages =
-            Messages::new(&parts.headers, body, self.node.settings().message_bytes_max());
-        if method == Method::LeaseKeepAlive {
-            return lease::keep_alive(&call, messages);
+        let mut messages = Messages::new(&parts.headers, body, self.node.settings().message_bytes_max());
+        match method {
+            Method::LeaseKeepAlive => return lease::keep_alive(&call, messages),
+            Method::Watch => return watch::watch(&call, messages),
+            _ => {}
         }
         let message = messages.next().await.unwrap_or(Err(Invalid::Truncated))?;
         // The rest of the body can only be its end; the answer need not wait for that.

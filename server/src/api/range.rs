@@ -245,12 +245,8 @@ mod tests {
 
     #[test]
     fn sorting_and_filters_look_at_all_keys() {
-        let plain = pb::RangeRequest {
-            key: "a".into(),
-            range_end: "b".into(),
-            limit: 10,
-            ..Default::default()
-        };
+        let plain =
+            pb::RangeRequest { key: "a".into(), range_end: "b".into(), limit: 10, ..Default::default() };
         assert!(is_surely_short(&plain));
         assert!(!is_surely_short(&pb::RangeRequest { limit: 0, ..plain.clone() }));
         assert!(!is_surely_short(&pb::RangeRequest { sort_target: 3, ..plain.clone() }));

@@ -32,6 +32,10 @@ pub fn code_and_text(failure: &Failure) -> (Code, Cow<'static, str>) {
     match failure {
         Failure::Refusal(refusal) => plain(of_refusal(refusal)),
         Failure::Unavailable(unavailable) => plain(of_unavailable(unavailable)),
+        Failure::ApplyTimedOut => (
+            Code::Unavailable,
+            "etcdserver: request timed out, waiting for the applied index took too long".into(),
+        ),
         Failure::Invalid(Invalid::Request(request)) => (Code::InvalidArgument, of_request(request).into()),
         Failure::Invalid(invalid) => of_invalid(invalid),
     }
@@ -59,12 +63,9 @@ fn of_refusal(refusal: &Refusal) -> (Code, &'static str) {
 fn of_unavailable(unavailable: &Unavailable) -> (Code, &'static str) {
     match unavailable {
         Unavailable::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
+        Unavailable::NotLeader { .. } => (Code::FailedPrecondition, "etcdserver: not leader"),
         Unavailable::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
         Unavailable::TimedOut => (Code::Unavailable, "etcdserver: request timed out"),
-        Unavailable::ApplyTimedOut => (
-            Code::Unavailable,
-            "etcdserver: request timed out, waiting for the applied index took too long",
-        ),
         Unavailable::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
         // ResourceExhausted by intent; etcd's own mapping slips, and clients go by the text.
         Unavailable::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
@@ -94,9 +95,7 @@ fn of_invalid(invalid: &Invalid) -> (Code, Cow<'static, str>) {
         }
         Invalid::TooLarge => (Code::InvalidArgument, "etcdserver: request is too large".into()),
         Invalid::Learner => (Code::FailedPrecondition, "etcdserver: rpc not supported for learner".into()),
-        Invalid::ClientApiVersion => {
-            (Code::InvalidArgument, "etcdserver: invalid client api version".into())
-        }
+        Invalid::ClientApiVersion => (Code::InvalidArgument, "etcdserver: invalid client api version".into()),
         Invalid::NotPrimary => (Code::Unknown, "not a primary lessor".into()),
         Invalid::UnknownHealthService => (Code::NotFound, "unknown service".into()),
         Invalid::AuthNotEnabled => {
@@ -105,7 +104,9 @@ fn of_invalid(invalid: &Invalid) -> (Code, Cow<'static, str>) {
         Invalid::NotImplemented(what) => {
             (Code::Unimplemented, format!("etcdserver: {what} is not implemented by this version").into())
         }
-        Invalid::UnknownService(service) => (Code::Unimplemented, format!("unknown service {service}").into()),
+        Invalid::UnknownService(service) => {
+            (Code::Unimplemented, format!("unknown service {service}").into())
+        }
         Invalid::UnknownMethod { service, method } => {
             (Code::Unimplemented, format!("unknown method {method} for service {service}").into())
         }
@@ -192,6 +193,9 @@ mod tests {
         assert_eq!(shown(Invalid::UnknownService("foo.Bar".to_owned())).1, "unknown service foo.Bar");
         let method =
             Invalid::UnknownMethod { service: "etcdserverpb.KV".to_owned(), method: "Nope".to_owned() };
-        assert_eq!(shown(method), (Code::Unimplemented, "unknown method Nope for service etcdserverpb.KV".to_owned()));
+        assert_eq!(
+            shown(method),
+            (Code::Unimplemented, "unknown method Nope for service etcdserverpb.KV".to_owned())
+        );
     }
 }

@@ -47,7 +47,8 @@ impl Encoded {
         encode_varint(len as u64, &mut bytes);
         bytes.put_slice(request);
         let bytes = bytes.freeze();
-        let command = Command::decode(bytes.clone()).map_err(|error| Invalid::Malformed(error.to_string()))?;
+        let command =
+            Command::decode(bytes.clone()).map_err(|error| Invalid::Malformed(error.to_string()))?;
         let op = command.op.ok_or_else(|| Invalid::Malformed("empty".to_owned()))?;
         Ok((Self(bytes), op))
     }

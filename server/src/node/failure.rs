@@ -13,6 +13,9 @@ pub enum Failure {
     /// This member cannot serve it now; another, or a later try, may.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// What is committed was not applied in time.
+    #[error("request timed out, waiting for the applied index took too long")]
+    ApplyTimedOut,
     /// The request itself is wrong.
     #[error(transparent)]
     Invalid(#[from] Invalid),

@@ -219,8 +219,7 @@ impl Node {
         let raft = &self.0.raft;
         let caught_up = async {
             let index = raft.read_index().await?;
-            raft.wait_applied(index).await;
-            Ok::<(), Unavailable>(())
+            raft.wait_applied(index).await
         };
         timeout(self.0.settings.request_timeout(), caught_up)
             .await
@@ -241,7 +240,7 @@ impl Node {
         let committed = self.status().committed;
         timeout(APPLY_TIMEOUT, self.0.raft.wait_applied(committed))
             .await
-            .map_err(|_elapsed| Unavailable::ApplyTimedOut)?;
+            .map_err(|_elapsed| Failure::ApplyTimedOut)??;
         Ok(())
     }
 }

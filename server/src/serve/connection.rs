@@ -119,6 +119,8 @@ async fn answer(request: Request<Incoming>, port: &Port) -> Response<Body> {
 
 fn is_grpc<B>(request: &Request<B>) -> bool {
     request.version() == http::Version::HTTP_2
-        && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        && request
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
-

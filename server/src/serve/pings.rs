@@ -246,7 +246,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Policed<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Policed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
         self.went(&bytes[..written]);
         Poll::Ready(Ok(written))
@@ -303,8 +307,7 @@ mod tests {
     fn without_streams_pings_are_not_wanted_at_all() {
         let start = Instant::now();
         let mut policy = Policy::new(Duration::from_secs(5));
-        let answers: Vec<_> =
-            (0..4).map(|n| policy.ping(start + Duration::from_secs(60 * n), 0)).collect();
+        let answers: Vec<_> = (0..4).map(|n| policy.ping(start + Duration::from_secs(60 * n), 0)).collect();
         assert_eq!(answers, [false, false, false, true]);
     }
 
@@ -353,11 +356,14 @@ mod tests {
 
     #[test]
     fn frames_are_seen_however_they_are_cut() {
-        let bytes = [&PING_FRAME[..], &[0, 0, 3, DATA, 1, 0, 0, 0, 5, b'a', b'b', b'c'], &PING_FRAME[..]].concat();
+        let bytes =
+            [&PING_FRAME[..], &[0, 0, 3, DATA, 1, 0, 0, 0, 5, b'a', b'b', b'c'], &PING_FRAME[..]].concat();
         for size in 1..=bytes.len() {
             let mut frames = Frames::default();
             let mut seen = Vec::new();
-            bytes.chunks(size).for_each(|piece| frames.pass(piece, |head| seen.push((head.kind, head.stream))));
+            bytes
+                .chunks(size)
+                .for_each(|piece| frames.pass(piece, |head| seen.push((head.kind, head.stream))));
             assert_eq!(seen, [(PING, 0), (DATA, 5), (PING, 0)]);
             assert!(frames.is_between());
         }

@@ -35,13 +35,11 @@ impl Worker {
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_name(format!("read-{number}"))
             .build()?;
-        let thread = std::thread::Builder::new()
-            .name(format!("grpc-{number}"))
-            .spawn(move || {
-                runtime.block_on(work(handed, transport, stop));
-                // Reads that nobody waits for any more are not waited for either.
-                runtime.shutdown_background();
-            })?;
+        let thread = std::thread::Builder::new().name(format!("grpc-{number}")).spawn(move || {
+            runtime.block_on(work(handed, transport, stop));
+            // Reads that nobody waits for any more are not waited for either.
+            runtime.shutdown_background();
+        })?;
         Ok(Self { connections, thread })
     }
 
@@ -59,7 +57,11 @@ impl Worker {
     }
 }
 
-async fn work(mut handed: mpsc::UnboundedReceiver<Handover>, transport: Arc<Transport>, stop: watch::Receiver<bool>) {
+async fn work(
+    mut handed: mpsc::UnboundedReceiver<Handover>,
+    transport: Arc<Transport>,
+    stop: watch::Receiver<bool>,
+) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
