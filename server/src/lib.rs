@@ -8,3 +8,4 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod tls;
+pub mod watch;

@@ -1,0 +1,182 @@
+//! Watches: who is told what changed.
+//!
+//! Apply hands over what it changed and goes on. The thread `watch` offers it
+//! to the watchers that have everything before it; the thread `watch-catchup`
+//! reads the history for the others. Both only put responses into the queues
+//! of streams, which are bounded; a stream that is full makes its watchers lag
+//! and catch up later. So nobody waits for a slow client, and it costs no more
+//! memory than its queue.
+//!
+//! ```text
+//!   apply ─ publish ─► inbox ─► watch ──────────┐      ┌─► queue ─► a gRPC stream
+//!                                               ├─► table ─► queue ─► a gRPC stream
+//!   history ─────────────────► watch-catchup ───┘      └─► queue ─► a gRPC stream
+//! ```
+
+mod catch_up;
+mod dispatch;
+mod index;
+mod lane;
+mod matcher;
+mod queue;
+mod slab;
+mod slice;
+pub mod store;
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use state::{Block, Fault};
+
+use catch_up::CatchUp;
+use dispatch::{Dispatcher, Inbox};
+pub use queue::Item;
+use store::Store;
+pub use stream::Stream;
+use table::Table;
+pub use table::{Counts, Create};
+
+/// What the hub may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes that may wait for the client of one stream; one response more if it is bigger.
+    pub queue_bytes_max: usize,
+    /// Bytes of changes that may wait to be dispatched; beyond, watchers read them from the store.
+    pub inbox_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { queue_bytes_max: 1 << 20, inbox_bytes_max: 64 << 20 }
+    }
+}
+
+/// The way to the watchers; a clone is another way to the same ones.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    /// Ends the threads when the last clone goes.
+    _end: Arc<End>,
+}
+
+/// What the threads and the streams share.
+struct Shared {
+    store: Arc<dyn Store>,
+    limits: Limits,
+    inbox: Inbox,
+    table: Mutex<Table>,
+    /// Somebody has to catch up.
+    behind: Condvar,
+    ended: AtomicBool,
+    events: AtomicU64,
+}
+
+impl Hub {
+    /// Starts the threads over a store.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(store: Arc<dyn Store>, limits: Limits) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new(store, limits));
+        let end = Arc::new(End(shared.clone()));
+        let dispatcher = Dispatcher::new(shared.clone());
+        let catch_up = CatchUp::new(shared.clone());
+        thread::Builder::new().name("watch".into()).spawn(move || dispatcher.run())?;
+        thread::Builder::new().name("watch-catchup".into()).spawn(move || catch_up.run())?;
+        Ok(Self { shared, _end: end })
+    }
+
+    /// Takes what was applied, in revision order, once views show it. Never waits for a watcher.
+    pub fn publish(&self, blocks: Vec<Block>) {
+        self.shared.inbox.put(blocks, self.shared.limits.inbox_bytes_max);
+    }
+
+    /// Opens a stream. Call it on the runtime that will read it, so that its wake-ups are shared.
+    pub fn open(&self) -> Stream {
+        self.shared.inbox.open();
+        Stream::new(self.shared.clone())
+    }
+
+    /// Ends the threads and, once they have sent what is queued, all streams.
+    pub fn end(&self) {
+        self.shared.end();
+    }
+
+    /// How many watchers there are now.
+    pub fn counts(&self) -> Counts {
+        self.shared.table.lock().counts()
+    }
+
+    /// How many events were put into queues so far.
+    pub fn events(&self) -> u64 {
+        self.shared.events.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
+        let revision = store.view().revision();
+        Self {
+            store,
+            limits,
+            inbox: Inbox::new(revision),
+            table: Mutex::new(Table::new(revision)),
+            behind: Condvar::new(),
+            ended: AtomicBool::new(false),
+            events: AtomicU64::new(0),
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.inbox.end();
+        let mut queues = {
+            let table = self.table.lock();
+            self.behind.notify_all();
+            table.queues()
+        };
+        queues.iter().for_each(|queue| queue.close());
+        queue::wake(&mut queues);
+    }
+
+    fn closed(&self) {
+        self.inbox.close();
+    }
+
+    fn sent(&self, events: u64) {
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.count();
+    }
+
+    fn count(&self) {}
+}
+
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Splits off the first of the concatenated events of an [`Item::Events`].
+pub fn first_event(events: &Bytes) -> (Bytes, Bytes) {
+    slice::first_event(events)
+}
+
+/// A store that cannot be read cannot be watched: the member stops.
+fn stop(fault: &Fault) -> ! {
+    tracing::error!(%fault, "watch cannot read the store");
+    std::process::abort();
+}
