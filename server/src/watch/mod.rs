@@ -28,13 +28,15 @@ mod table;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use state::{Block, Fault};
 
+use crate::metrics::METRICS;
 use catch_up::CatchUp;
 use dispatch::{Dispatcher, Inbox};
 pub use queue::Item;
@@ -43,18 +45,24 @@ pub use stream::Stream;
 use table::Table;
 pub use table::{Counts, Create};
 
-/// What the hub may use.
+/// How the hub works.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Options {
+    /// How often a watch that wants it and has nothing to tell tells how far it is.
+    pub progress_interval: Duration,
     /// Bytes that may wait for the client of one stream; one response more if it is bigger.
     pub queue_bytes_max: usize,
     /// Bytes of changes that may wait to be dispatched; beyond, watchers read them from the store.
     pub inbox_bytes_max: usize,
 }
 
-impl Default for Limits {
+impl Default for Options {
     fn default() -> Self {
-        Self { queue_bytes_max: 1 << 20, inbox_bytes_max: 64 << 20 }
+        Self {
+            progress_interval: Duration::from_mins(10),
+            queue_bytes_max: 1 << 20,
+            inbox_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -69,13 +77,12 @@ pub struct Hub {
 /// What the threads and the streams share.
 struct Shared {
     store: Arc<dyn Store>,
-    limits: Limits,
+    options: Options,
     inbox: Inbox,
     table: Mutex<Table>,
     /// Somebody has to catch up.
     behind: Condvar,
     ended: AtomicBool,
-    events: AtomicU64,
 }
 
 impl Hub {
@@ -83,8 +90,8 @@ impl Hub {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(store: Arc<dyn Store>, limits: Limits) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::new(store, limits));
+    pub fn start(store: Arc<dyn Store>, options: Options) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new(store, options));
         let end = Arc::new(End(shared.clone()));
         let dispatcher = Dispatcher::new(shared.clone());
         let catch_up = CatchUp::new(shared.clone());
@@ -95,7 +102,7 @@ impl Hub {
 
     /// Takes what was applied, in revision order, once views show it. Never waits for a watcher.
     pub fn publish(&self, blocks: Vec<Block>) {
-        self.shared.inbox.put(blocks, self.shared.limits.inbox_bytes_max);
+        self.shared.inbox.put(blocks, self.shared.options.inbox_bytes_max);
     }
 
     /// Opens a stream. Call it on the runtime that will read it, so that its wake-ups are shared.
@@ -114,23 +121,22 @@ impl Hub {
         self.shared.table.lock().counts()
     }
 
-    /// How many events were put into queues so far.
-    pub fn events(&self) -> u64 {
-        self.shared.events.load(Ordering::Relaxed)
+    /// How often quiet watches that want it tell how far they are.
+    pub fn progress_interval(&self) -> Duration {
+        self.shared.options.progress_interval
     }
 }
 
 impl Shared {
-    fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
+    fn new(store: Arc<dyn Store>, options: Options) -> Self {
         let revision = store.view().revision();
         Self {
             store,
-            limits,
+            options,
             inbox: Inbox::new(revision),
             table: Mutex::new(Table::new(revision)),
             behind: Condvar::new(),
             ended: AtomicBool::new(false),
-            events: AtomicU64::new(0),
         }
     }
 
@@ -154,12 +160,10 @@ impl Shared {
         self.inbox.close();
     }
 
+    /// Counts events that were put into queues.
     fn sent(&self, events: u64) {
-        self.events.fetch_add(events, Ordering::Relaxed);
-        self.count();
+        METRICS.storage.events.inc_by(events);
     }
-
-    fn count(&self) {}
 }
 
 struct End(Arc<Shared>);

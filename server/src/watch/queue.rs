@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::lane::Lane;
+use crate::metrics::METRICS;
 
 /// One response, or several when it has to be sent in fragments; the sender adds the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,10 @@ pub enum Item {
 }
 
 impl Item {
+    fn events(&self) -> i64 {
+        if let Self::Events { count, .. } = self { i64::from(*count) } else { 0 }
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
@@ -132,6 +137,7 @@ impl Queue {
         let mut inner = self.inner.lock();
         if let Some(item) = inner.items.pop_front() {
             inner.bytes -= item.bytes();
+            METRICS.storage.pending_events.sub(item.events());
             if inner.items.is_empty() && inner.items.capacity() > 64 {
                 inner.items = VecDeque::new();
             }
@@ -162,7 +168,15 @@ impl Queue {
 impl Inner {
     fn push(&mut self, item: Item) {
         self.bytes += item.bytes();
+        METRICS.storage.pending_events.add(item.events());
         self.items.push_back(item);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let pending = self.inner.get_mut().items.iter().map(Item::events).sum();
+        METRICS.storage.pending_events.sub(pending);
     }
 }
 

@@ -103,6 +103,8 @@ impl Slice {
             let previous = match change.previous {
                 Previous::None => None,
                 Previous::At(revision) => view.row(revision)?,
+                // As etcd: what was compacted is not shown, even if it happens to be there still.
+                Previous::Search if change.revision <= view.compacted() => None,
                 Previous::Search => view.previous(&change.key, change.revision)?,
             };
             let encoded = match (&previous, &change.plain) {

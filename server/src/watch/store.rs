@@ -1,11 +1,12 @@
 //! What the hub needs of the store.
 //!
-//! A trait, so that the hub can be driven step by step over a naive store in
-//! tests; [`state::Reader`] is the real one.
+//! Traits, so that the hub can be driven step by step over a naive store in
+//! tests. Whatever hands out [`state::mvcc::View`]s is a real one.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use state::mvcc;
 use state::{Fault, Revision};
 
 /// The way to consistent states of the store.
@@ -50,4 +51,38 @@ pub struct Record {
     pub tombstone: bool,
     /// The encoded `mvccpb.KeyValue`; that of a tombstone holds only the key.
     pub kv: Bytes,
+}
+
+impl<F: Fn() -> mvcc::View + Send + Sync + 'static> Store for F {
+    fn view(&self) -> Box<dyn View> {
+        Box::new(self())
+    }
+}
+
+impl View for mvcc::View {
+    fn revision(&self) -> i64 {
+        self.revision()
+    }
+
+    fn compacted(&self) -> i64 {
+        self.compacted()
+    }
+
+    fn scan(&self, from: i64, visit: &mut dyn FnMut(Record) -> ControlFlow<()>) -> Result<(), Fault> {
+        for record in self.scan_revisions(from) {
+            let (revision, tombstone, kv) = record?;
+            if visit(Record { revision, tombstone, kv }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&self, revision: Revision) -> Result<Option<Bytes>, Fault> {
+        self.row(revision)
+    }
+
+    fn previous(&self, key: &[u8], before: i64) -> Result<Option<Bytes>, Fault> {
+        self.previous(key, before)
+    }
 }

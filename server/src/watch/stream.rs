@@ -20,9 +20,8 @@ pub struct Stream {
 
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let queue = Arc::new(Queue::new(shared.limits.queue_bytes_max));
+        let queue = Arc::new(Queue::new(shared.options.queue_bytes_max));
         let key = shared.table.lock().open(queue.clone());
-        shared.count();
         Self { shared, queue, key }
     }
 
@@ -37,7 +36,6 @@ impl Stream {
         if behind {
             self.shared.behind.notify_one();
         }
-        self.shared.count();
     }
 
     /// Answers a create with why there is no watch.
@@ -51,8 +49,6 @@ impl Stream {
         let mut table = self.shared.table.lock();
         let view = self.shared.store.view();
         table.cancel(self.key, id, &*view);
-        drop(table);
-        self.shared.count();
     }
 
     /// Asks how far all watches of the stream are; not answered while one of them is behind.
@@ -91,6 +87,5 @@ impl Drop for Stream {
     fn drop(&mut self) {
         while !self.shared.table.lock().close(self.key, CLOSES_PER_STEP) {}
         self.shared.closed();
-        self.shared.count();
     }
 }

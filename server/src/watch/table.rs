@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 use state::{Fault, KeyRange};
 
+use crate::metrics::METRICS;
+
 use super::matcher::{Body, Form, Matcher, Seat};
 use super::queue::{Item, Queue};
 use super::slab::{Key, Slab};
@@ -70,6 +72,8 @@ pub(super) struct Table {
     /// Streams whose queue has something new.
     news: Vec<Key>,
     slow: usize,
+    /// The counts last shown as metrics.
+    shown: Counts,
 }
 
 /// One watch.
@@ -120,7 +124,7 @@ struct Stream {
 }
 
 /// How many watchers there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Open streams.
     pub streams: usize,
@@ -141,11 +145,26 @@ impl Table {
             asked: Vec::new(),
             news: Vec::new(),
             slow: 0,
+            shown: Counts::default(),
         }
     }
 
     pub(super) fn counts(&self) -> Counts {
         Counts { streams: self.streams.len(), watchers: self.watchers.len(), slow: self.slow }
+    }
+
+    /// Brings the metrics up to date: they are the sum over all tables of the process.
+    fn show(&mut self) {
+        let (shown, counts) = (self.shown, self.counts());
+        if shown == counts {
+            return;
+        }
+        let differ = |now: usize, before: usize| now as i64 - before as i64;
+        let metrics = &METRICS.storage;
+        metrics.watch_streams.add(differ(counts.streams, shown.streams));
+        metrics.watchers.add(differ(counts.watchers, shown.watchers));
+        metrics.slow_watchers.add(differ(counts.slow, shown.slow));
+        self.shown = counts;
     }
 
     pub(super) fn dispatched(&self) -> i64 {
@@ -155,7 +174,7 @@ impl Table {
     // Requests of a stream.
 
     pub(super) fn open(&mut self, queue: Arc<Queue>) -> Key {
-        self.streams.insert(Stream {
+        let key = self.streams.insert(Stream {
             queue,
             ids: HashMap::new(),
             next_id: 0,
@@ -165,7 +184,9 @@ impl Table {
             notified: Vec::new(),
             asked: None,
             has_news: false,
-        })
+        });
+        self.show();
+        key
     }
 
     /// Removes up to `max` watchers of a stream, then the stream; true when it is gone.
@@ -179,6 +200,7 @@ impl Table {
         if last {
             self.streams.remove(stream);
         }
+        self.show();
         last
     }
 
@@ -240,6 +262,7 @@ impl Table {
         } else {
             self.waiting.entry(next).or_default().push(key);
         }
+        self.show();
         !synced
     }
 
@@ -250,6 +273,7 @@ impl Table {
         {
             open.queue.push(Item::Canceled { id, revision: view.revision() });
         }
+        self.show();
     }
 
     /// Tells how far all of a stream's watches are, if all are synced and started; else says nothing.
@@ -443,6 +467,7 @@ impl Table {
                 queues.push(open.queue.clone());
             }
         }
+        self.show();
     }
 
     /// The queues of all streams.

@@ -345,11 +345,12 @@ fn changes(rng: &mut StdRng) -> Vec<(Bytes, Option<Bytes>)> {
 fn random_history(seed: u64, steps: usize) {
     let mut rng = StdRng::seed_from_u64(seed);
     let store = Naive::new();
-    let limits = Limits {
+    let options = Options {
         queue_bytes_max: rng.random_range(200..5000),
         inbox_bytes_max: rng.random_range(100..10_000),
+        ..Options::default()
     };
-    let shared = Arc::new(Shared::new(Arc::new(Source(store.clone())), limits));
+    let shared = Arc::new(Shared::new(Arc::new(Source(store.clone())), options));
     let mut dispatcher = Dispatcher::new(shared.clone());
     let mut catch_up = CatchUp::new(shared.clone());
     let mut clients: Vec<Client> = Vec::new();
@@ -361,7 +362,7 @@ fn random_history(seed: u64, steps: usize) {
             0..30 => unpublished.extend(store.apply(&changes(&mut rng))),
             30..45 => {
                 let some = rng.random_range(0..=unpublished.len());
-                shared.inbox.put(unpublished.drain(..some).collect(), limits.inbox_bytes_max);
+                shared.inbox.put(unpublished.drain(..some).collect(), options.inbox_bytes_max);
             }
             45..55 => dispatcher.step().unwrap(),
             55..65 => {
@@ -474,9 +475,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(limits: Limits) -> Self {
+    fn new(options: Options) -> Self {
         let store = Naive::new();
-        let shared = Arc::new(Shared::new(Arc::new(Source(store.clone())), limits));
+        let shared = Arc::new(Shared::new(Arc::new(Source(store.clone())), options));
         let dispatcher = Dispatcher::new(shared.clone());
         let catch_up = CatchUp::new(shared.clone());
         Self { store, shared, dispatcher, catch_up }
@@ -484,7 +485,7 @@ impl Bench {
 
     fn apply(&self, changes: &[(Bytes, Option<Bytes>)]) {
         let block = self.store.apply(changes).into_iter().collect();
-        self.shared.inbox.put(block, self.shared.limits.inbox_bytes_max);
+        self.shared.inbox.put(block, self.shared.options.inbox_bytes_max);
     }
 
     fn catch_up(&mut self) {
@@ -498,7 +499,7 @@ fn all() -> KeyRange {
 
 #[test]
 fn a_watch_from_the_past_joins_the_present() {
-    let mut bench = Bench::new(Limits::default());
+    let mut bench = Bench::new(Options::default());
     bench.apply(&put("a", "1"));
     bench.apply(&put("b", "2"));
     let mut client = Client::new(&bench.shared);
@@ -516,8 +517,8 @@ fn a_watch_from_the_past_joins_the_present() {
 
 #[test]
 fn a_client_that_does_not_read_costs_its_queue_and_no_more() {
-    let limits = Limits { queue_bytes_max: 10_000, ..Default::default() };
-    let mut bench = Bench::new(limits);
+    let options = Options { queue_bytes_max: 10_000, ..Default::default() };
+    let mut bench = Bench::new(options);
     let (mut slow, mut fast) = (Client::new(&bench.shared), Client::new(&bench.shared));
     for client in [&mut slow, &mut fast] {
         client.create(watch(all(), 0));
@@ -556,7 +557,7 @@ fn a_client_that_does_not_read_costs_its_queue_and_no_more() {
 
 #[test]
 fn compaction_ends_who_needs_what_is_gone_and_nobody_else() {
-    let mut bench = Bench::new(Limits::default());
+    let mut bench = Bench::new(Options::default());
     for _ in 0..10 {
         bench.apply(&put("k", "v"));
     }
@@ -589,7 +590,7 @@ fn compaction_ends_who_needs_what_is_gone_and_nobody_else() {
 
 #[test]
 fn ids_are_given_and_kept_as_etcd_does() {
-    let bench = Bench::new(Limits::default());
+    let bench = Bench::new(Options::default());
     let mut client = Client::new(&bench.shared);
     let with_id = |watch_id| Create { watch_id, ..watch(all(), 0) };
     client.stream.create(&with_id(1));
@@ -619,7 +620,7 @@ fn ids_are_given_and_kept_as_etcd_does() {
 
 #[test]
 fn progress_waits_for_dispatch_and_for_the_start() {
-    let mut bench = Bench::new(Limits::default());
+    let mut bench = Bench::new(Options::default());
     let mut client = Client::new(&bench.shared);
     client.stream.ask_progress();
     assert_eq!(client.next(), None, "no watches, nothing to tell");
@@ -654,7 +655,7 @@ fn progress_waits_for_dispatch_and_for_the_start() {
 /// Fifty revisions at once are one response a watcher, and one a form of it.
 #[test]
 fn a_burst_is_one_response() {
-    let mut bench = Bench::new(Limits::default());
+    let mut bench = Bench::new(Options::default());
     let mut client = Client::new(&bench.shared);
     client.create(watch(all(), 0));
     client.create(Create { prev_kv: true, ..watch(all(), 0) });
@@ -669,7 +670,7 @@ fn a_burst_is_one_response() {
 
 #[test]
 fn a_hundred_thousand_watches_on_a_stream() {
-    let mut bench = Bench::new(Limits::default());
+    let mut bench = Bench::new(Options::default());
     let mut client = Client::new(&bench.shared);
     for number in 0..100_000 {
         client.stream.create(&watch(KeyRange::Single(format!("key/{number}").into()), 0));
@@ -688,8 +689,8 @@ fn a_hundred_thousand_watches_on_a_stream() {
 fn threads_deliver_everything() {
     let seed = 1;
     let store = Naive::new();
-    let limits = Limits { queue_bytes_max: 3000, inbox_bytes_max: 20_000 };
-    let hub = Hub::start(Arc::new(Source(store.clone())), limits).unwrap();
+    let options = Options { queue_bytes_max: 3000, inbox_bytes_max: 20_000, ..Options::default() };
+    let hub = Hub::start(Arc::new(Source(store.clone())), options).unwrap();
     let last = 600;
     let readers: Vec<_> = (0..4)
         .map(|number| {
@@ -753,7 +754,7 @@ fn threads_deliver_everything() {
 
 #[test]
 fn the_end_of_the_hub_ends_its_streams() {
-    let hub = Hub::start(Arc::new(Source(Naive::new())), Limits::default()).unwrap();
+    let hub = Hub::start(Arc::new(Source(Naive::new())), Options::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let mut stream = hub.open();
