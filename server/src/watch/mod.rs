@@ -18,6 +18,8 @@ mod dispatch;
 mod index;
 mod lane;
 mod matcher;
+#[cfg(test)]
+pub(crate) mod naive;
 mod queue;
 mod slab;
 mod slice;
