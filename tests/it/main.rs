@@ -1,3 +1,4 @@
 //! Tests of whole members, from outside.
 
 mod basics;
+mod differential;

@@ -67,7 +67,11 @@ impl Client {
     }
 
     /// Puts one key and gives the header of the answer.
-    pub async fn put(&self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Result<ResponseHeader, Status> {
+    pub async fn put(
+        &self,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<ResponseHeader, Status> {
         let request =
             PutRequest { key: key.into().into(), value: value.into().into(), ..PutRequest::default() };
         let answer = self.kv.clone().put(request).await?.into_inner();

@@ -51,7 +51,8 @@ impl Program {
 fn build(package: &str, binary: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     // …/target/debug/deps/it-0123
-    let profile = test.parent().and_then(Path::parent).expect("cargo puts tests two folders below its target");
+    let profile =
+        test.parent().and_then(Path::parent).expect("cargo puts tests two folders below its target");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", package, "--bin", binary]);
     cargo.arg("--target-dir").arg(profile.parent().expect("the profile is a folder of the target"));
