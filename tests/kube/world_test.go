@@ -1,0 +1,254 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// world is a member as kubeadm starts it, and an apiserver on it.
+type world struct {
+	dir             string
+	etcd, apiserver *process
+	config          *rest.Config
+}
+
+func start(t *testing.T) *world {
+	dir := t.TempDir()
+	pki := newAuthority(t, dir)
+	pki.issue(t, "server")
+	pki.issue(t, "client")
+	etcdClient, etcdPeer, etcdMetrics, secure := freePort(t), freePort(t), freePort(t), freePort(t)
+	url := fmt.Sprintf("https://127.0.0.1:%d", etcdClient)
+	peer := fmt.Sprintf("https://127.0.0.1:%d", etcdPeer)
+	file := func(name string) string { return filepath.Join(dir, name) }
+
+	world := &world{dir: dir}
+	world.etcd = &process{
+		name: "etcd", log: file("etcd.log"), program: binary(t, "ETCD_BIN"), readyLine: "ready to serve client requests",
+		args: []string{
+			"--name=node", "--feature-gates=InitialCorruptCheck=true",
+			"--listen-client-urls=" + url, "--advertise-client-urls=" + url,
+			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=node=" + peer,
+			"--data-dir=" + file("data"), "--cert-file=" + file("server.crt"), "--key-file=" + file("server.key"),
+			"--trusted-ca-file=" + file("ca.crt"), "--client-cert-auth=true",
+			"--peer-cert-file=" + file("server.crt"), "--peer-key-file=" + file("server.key"),
+			"--peer-trusted-ca-file=" + file("ca.crt"), "--peer-client-cert-auth=true", "--snapshot-count=10000",
+			fmt.Sprintf("--listen-metrics-urls=http://127.0.0.1:%d", etcdMetrics), "--watch-progress-notify-interval=5s",
+		},
+	}
+	world.etcd.start(t)
+	t.Cleanup(func() { world.etcd.stop() })
+
+	token := "token-of-the-scenario"
+	write(t, file("tokens.csv"), []byte(token+`,admin,1,"system:masters"`+"\n"))
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	write(t, file("sa.key"), pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
+	world.apiserver = &process{
+		name: "kube-apiserver", log: file("apiserver.log"), program: binary(t, "APISERVER_BIN"),
+		args: []string{
+			"--etcd-servers=" + url, "--etcd-cafile=" + file("ca.crt"), "--etcd-certfile=" + file("client.crt"),
+			"--etcd-keyfile=" + file("client.key"), "--etcd-compaction-interval=20s", "--event-ttl=" + eventTTL.String(),
+			// Lists and watches of config maps go to the member itself; everything else goes by way of the cache.
+			"--watch-cache-sizes=configmaps#0",
+			"--service-account-key-file=" + file("sa.key"), "--service-account-signing-key-file=" + file("sa.key"),
+			"--service-account-issuer=https://tests.invalid", "--token-auth-file=" + file("tokens.csv"),
+			"--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24", "--cert-dir=" + file("apiserver"),
+			fmt.Sprintf("--secure-port=%d", secure), "--bind-address=127.0.0.1",
+		},
+	}
+	world.apiserver.start(t)
+	t.Cleanup(func() { world.apiserver.stop() })
+	world.config = &rest.Config{
+		Host: fmt.Sprintf("https://127.0.0.1:%d", secure), BearerToken: token, QPS: -1,
+		TLSClientConfig: rest.TLSClientConfig{Insecure: true}, Timeout: 0,
+	}
+	began := time.Now()
+	deadline := began.Add(patience)
+	for {
+		err := world.ready(context.Background())
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) || world.apiserver.ended() {
+			world.printLogs(t)
+			t.Fatal("the apiserver is not ready:", err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	t.Logf("kube-apiserver is ready after %v", time.Since(began).Round(100*time.Millisecond))
+	return world
+}
+
+func (w *world) ready(ctx context.Context) error {
+	short, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client, err := kubernetes.NewForConfig(w.config)
+	if err != nil {
+		return err
+	}
+	_, err = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(short)
+	return err
+}
+
+func (w *world) printLogs(t *testing.T) {
+	for _, process := range []*process{w.etcd, w.apiserver} {
+		if process == nil {
+			continue
+		}
+		text, err := os.ReadFile(process.log)
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		t.Logf("last lines of %s:\n%s", process.name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+	}
+}
+
+// process is a program that writes to a log and ends with the test.
+type process struct {
+	name, program, log, readyLine string
+	args                          []string
+	command                       *exec.Cmd
+	done                          chan struct{}
+}
+
+func (p *process) start(t *testing.T) {
+	t.Helper()
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	must(t, err)
+	defer log.Close()
+	// By way of setpriv the kernel ends the program when this process is gone.
+	p.command = exec.Command("setpriv", append([]string{"--pdeathsig", "KILL", p.program}, p.args...)...)
+	p.command.Stdout, p.command.Stderr = log, log
+	started := make(chan error)
+	p.done = make(chan struct{})
+	go func() {
+		// The signal comes when the thread that started it ends, so this one is kept.
+		runtime.LockOSThread()
+		started <- p.command.Start()
+		p.command.Wait()
+		close(p.done)
+	}()
+	must(t, <-started)
+	if p.readyLine == "" {
+		return
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		text, err := os.ReadFile(p.log)
+		must(t, err)
+		if bytes.Contains(text, []byte(p.readyLine)) {
+			return
+		}
+		if time.Now().After(deadline) || p.ended() {
+			t.Fatalf("%s did not start:\n%s", p.name, text)
+		}
+	}
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	must(t, p.command.Process.Signal(syscall.SIGKILL))
+	<-p.done
+}
+
+func (p *process) stop() {
+	if !p.ended() {
+		p.command.Process.Kill()
+		<-p.done
+	}
+}
+
+func binary(t *testing.T, variable string) string {
+	t.Helper()
+	path := os.Getenv(variable)
+	if path == "" {
+		t.Skipf("%s is not set", variable)
+	}
+	return path
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path, content, 0o600))
+}
+
+type authority struct {
+	dir    string
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	serial int64
+}
+
+func newAuthority(t *testing.T, dir string) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "scenario"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	write(t, filepath.Join(dir, "ca.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return &authority{dir: dir, cert: cert, key: key, serial: 1}
+}
+
+func (a *authority) issue(t *testing.T, name string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	a.serial++
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	must(t, err)
+	write(t, filepath.Join(a.dir, name+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	must(t, err)
+	write(t, filepath.Join(a.dir, name+".key"), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
+}
