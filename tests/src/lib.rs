@@ -10,12 +10,14 @@
 //! | `REAL_ETCD_BIN` | etcd's own server, for comparisons; without it, they are skipped loudly |
 
 mod client;
+mod http;
 mod member;
 mod ports;
 mod program;
 mod tls;
 
 pub use client::Client;
+pub use http::http;
 pub use member::{Member, Options};
 pub use ports::free_port;
 pub use program::Program;

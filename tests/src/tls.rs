@@ -41,7 +41,12 @@ impl Authority {
     /// Signs a certificate for both ends of a connection on this machine and writes it as `<name>.crt` and `.key`;
     /// the name is also the common name.
     pub fn issue(&self, name: &str) -> Result<KeyPair> {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+        self.issue_for(name, "localhost")
+    }
+
+    /// As [`Authority::issue`], for a host of this name.
+    pub fn issue_for(&self, name: &str, host: &str) -> Result<KeyPair> {
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =

@@ -16,10 +16,8 @@ const TTL_SLACK: i64 = 600;
 
 /// Whether both members answered the same; they are brought into a common form first.
 pub fn same(call: &Call, reference: &mut Outcome, ours: &mut Outcome) -> bool {
-    for outcome in [&mut *reference, &mut *ours] {
-        if let Ok(answer) = outcome {
-            common(call, answer);
-        }
+    for answer in [&mut *reference, &mut *ours].into_iter().flatten() {
+        common(call, answer);
     }
     if let (Ok(Answer::TimeToLive(a)), Ok(Answer::TimeToLive(b))) = (&mut *reference, &mut *ours)
         && a.ttl > 0
