@@ -46,6 +46,7 @@ impl<T: Default> Index<T> {
     }
 
     /// How many ranges are in it.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.nodes.len() - self.free.len()
     }

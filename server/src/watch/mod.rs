@@ -42,6 +42,7 @@ use crate::metrics::METRICS;
 use catch_up::CatchUp;
 use dispatch::{Dispatcher, Inbox};
 pub use queue::Item;
+use queue::Total;
 use store::Store;
 pub use stream::Stream;
 use table::Table;
@@ -54,6 +55,8 @@ pub struct Options {
     pub progress_interval: Duration,
     /// Bytes that may wait for the client of one stream; one response more if it is bigger.
     pub queue_bytes_max: usize,
+    /// Bytes that may wait for the clients of all streams together; beyond, a stream may have only a small share.
+    pub queues_bytes_max: usize,
     /// Bytes of changes that may wait to be dispatched; beyond, watchers read them from the store.
     pub inbox_bytes_max: usize,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
         Self {
             progress_interval: Duration::from_mins(10),
             queue_bytes_max: 1 << 20,
+            queues_bytes_max: 64 << 20,
             inbox_bytes_max: 64 << 20,
         }
     }
@@ -81,6 +85,7 @@ struct Shared {
     store: Arc<dyn Store>,
     options: Options,
     inbox: Inbox,
+    queued: Arc<Total>,
     table: Mutex<Table>,
     /// Somebody has to catch up.
     behind: Condvar,
@@ -136,6 +141,7 @@ impl Shared {
             store,
             options,
             inbox: Inbox::new(revision),
+            queued: Total::new(options.queues_bytes_max),
             table: Mutex::new(Table::new(revision)),
             behind: Condvar::new(),
             ended: AtomicBool::new(false),

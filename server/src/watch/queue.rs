@@ -1,12 +1,14 @@
 //! What waits to be sent on one stream, bounded in bytes.
 //!
 //! Events are taken only while there is room, and one response at least: so a
-//! queue holds at most its bound and one response. The small answers to a
-//! client's own requests are always taken; whoever reads the requests stops
-//! reading them while there is no room.
+//! queue holds at most its bound and one response. When all queues together
+//! hold more than theirs, the bound of each shrinks to a small share. The small
+//! answers to a client's own requests are always taken; whoever reads the
+//! requests stops reading them while there is no room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -83,10 +85,26 @@ impl Item {
     }
 }
 
+/// What every queue may hold, however much the others do.
+const SHARE_BYTES: usize = 16 << 10;
+
+/// What all queues of a hub hold.
+pub(super) struct Total {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Total {
+    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max })
+    }
+}
+
 /// The queue of one stream.
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     bytes_max: usize,
+    total: Arc<Total>,
     lane: Option<Arc<Lane>>,
 }
 
@@ -109,39 +127,40 @@ pub(super) enum Popped {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { inner: Mutex::default(), bytes_max, lane: Lane::here() }
+    pub(super) fn new(bytes_max: usize, total: Arc<Total>) -> Self {
+        Self { inner: Mutex::default(), bytes_max, total, lane: Lane::here() }
     }
 
     /// Adds an answer to a request.
     pub(super) fn push(&self, item: Item) {
-        self.inner.lock().push(item);
+        self.push_to(&mut self.inner.lock(), item);
     }
 
     /// Adds events if there is room; if not, `pop` will ask to resume once there is.
     pub(super) fn offer(&self, item: impl FnOnce() -> Item) -> bool {
         let mut inner = self.inner.lock();
-        if inner.bytes >= self.bytes_max {
+        if inner.bytes >= self.bound() {
             inner.parked = true;
             return false;
         }
-        inner.push(item());
+        self.push_to(&mut inner, item());
         true
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.inner.lock().bytes < self.bytes_max
+        self.inner.lock().bytes < self.bound()
     }
 
     pub(super) fn poll_pop(&self, context: &mut Context<'_>) -> Poll<Popped> {
         let mut inner = self.inner.lock();
         if let Some(item) = inner.items.pop_front() {
             inner.bytes -= item.bytes();
+            self.total.bytes.fetch_sub(item.bytes(), Ordering::Relaxed);
             METRICS.storage.pending_events.sub(item.events());
             if inner.items.is_empty() && inner.items.capacity() > 64 {
                 inner.items = VecDeque::new();
             }
-            let resume = inner.parked && inner.bytes <= self.bytes_max / 2;
+            let resume = inner.parked && inner.bytes <= self.bound() / 2;
             inner.parked &= !resume;
             return Poll::Ready(Popped::Item { item, resume });
         }
@@ -160,23 +179,28 @@ impl Queue {
         self.inner.lock().closed = true;
     }
 
+    fn bound(&self) -> usize {
+        let crowded = self.total.bytes.load(Ordering::Relaxed) >= self.total.bytes_max;
+        if crowded { self.bytes_max.min(SHARE_BYTES) } else { self.bytes_max }
+    }
+
+    fn push_to(&self, inner: &mut Inner, item: Item) {
+        inner.bytes += item.bytes();
+        self.total.bytes.fetch_add(item.bytes(), Ordering::Relaxed);
+        METRICS.storage.pending_events.add(item.events());
+        inner.items.push_back(item);
+    }
+
     fn take_waker(&self) -> Option<Waker> {
         self.inner.lock().waker.take()
     }
 }
 
-impl Inner {
-    fn push(&mut self, item: Item) {
-        self.bytes += item.bytes();
-        METRICS.storage.pending_events.add(item.events());
-        self.items.push_back(item);
-    }
-}
-
 impl Drop for Queue {
     fn drop(&mut self) {
-        let pending = self.inner.get_mut().items.iter().map(Item::events).sum();
-        METRICS.storage.pending_events.sub(pending);
+        let inner = self.inner.get_mut();
+        METRICS.storage.pending_events.sub(inner.items.iter().map(Item::events).sum());
+        self.total.bytes.fetch_sub(inner.bytes, Ordering::Relaxed);
     }
 }
 
@@ -193,4 +217,44 @@ pub(super) fn wake(queues: &mut Vec<Arc<Queue>>) {
         }
     }
     queues.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(len: usize) -> Item {
+        Item::Events { id: 0, revision: 1, fragment: false, count: 1, events: vec![0; len].into() }
+    }
+
+    #[test]
+    fn a_crowd_leaves_each_its_share() {
+        let total = Total::new(100_000);
+        let big = Queue::new(80_000, total.clone());
+        let other = Queue::new(80_000, total.clone());
+        for queue in [&big, &other] {
+            assert!(queue.offer(|| events(50_000)));
+        }
+        assert!(!big.offer(|| events(1)) && !big.has_room());
+        let small = Queue::new(80_000, total.clone());
+        assert!(small.offer(|| events(SHARE_BYTES)));
+        assert!(!small.offer(|| events(1)));
+        drop(big);
+        assert!(other.has_room() && small.has_room());
+        drop((other, small));
+        assert_eq!(total.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_waits_for_room_is_asked_to_go_on_once_when_half_is_free() {
+        let queue = Queue::new(1000, Total::new(usize::MAX));
+        while queue.offer(|| events(100)) {}
+        let mut resumed = 0;
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Popped::Item { resume, .. }) = queue.poll_pop(&mut context) {
+            resumed += usize::from(resume);
+            assert!(!resume || queue.inner.lock().bytes <= 500);
+        }
+        assert_eq!(resumed, 1);
+    }
 }

@@ -20,7 +20,7 @@ pub struct Stream {
 
 impl Stream {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let queue = Arc::new(Queue::new(shared.options.queue_bytes_max));
+        let queue = Arc::new(Queue::new(shared.options.queue_bytes_max, shared.queued.clone()));
         let key = shared.table.lock().open(queue.clone());
         Self { shared, queue, key }
     }

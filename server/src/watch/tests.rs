@@ -209,6 +209,7 @@ fn random_history(seed: u64, steps: usize) {
     let store = Naive::new();
     let options = Options {
         queue_bytes_max: rng.random_range(200..5000),
+        queues_bytes_max: rng.random_range(200..20_000),
         inbox_bytes_max: rng.random_range(100..10_000),
         ..Options::default()
     };
