@@ -251,7 +251,14 @@ fn explain(error: &clap::Error, args: &[OsString]) -> String {
             format!("invalid argument {} for \"{name}\" flag: {reason}", go::quote(value.as_bytes()))
         }
         ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues | ErrorKind::TooFewValues => {
-            format!("flag needs an argument: {name}")
+            // Only the last word can lack its value.
+            match args.last().and_then(|word| word.to_str()).and_then(|word| word.strip_prefix('-')) {
+                Some(short) if !short.starts_with('-') && !short.is_empty() => {
+                    let letter = short.chars().next_back().unwrap_or('-');
+                    format!("flag needs an argument: '{letter}' in -{short}")
+                }
+                _ => format!("flag needs an argument: {name}"),
+            }
         }
         _ => error.to_string().trim_start_matches("error: ").trim_end().to_owned(),
     }
@@ -300,6 +307,7 @@ mod tests {
             ("etcdctl get a --nope=1", "unknown flag: --nope"),
             ("etcdctl put a -1", "unknown shorthand flag: '1' in -1"),
             ("etcdctl get a --rev", "flag needs an argument: --rev"),
+            ("etcdctl get a -w", "flag needs an argument: 'w' in -w"),
             (
                 "etcdctl get a --rev x",
                 "invalid argument \"x\" for \"--rev\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",

@@ -154,7 +154,7 @@ impl Client {
         let settings = Arc::new(settings.clone());
         let pool = Pool::new(endpoints, settings.clone())?;
         if pool.len() == 0 {
-            let message = "at least one Endpoint is required in client config";
+            let message = "etcdclient: no available endpoints";
             return Err(Failure::new(exit::BAD_CONNECTION, message));
         }
         let client = Self { pool: Arc::new(pool), settings, token: Arc::default() };

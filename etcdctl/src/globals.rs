@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::failure::{Failure, exit};
 use crate::go;
@@ -59,11 +60,11 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "bool", value_parser = go::parse_bool)]
     #[arg(help = "accept any server certificate (for tests only: it gives up what TLS protects)")]
     pub insecure_skip_tls_verify: Option<bool>,
-    #[arg(long, global = true, value_name = "string", help = "client certificate file")]
+    #[arg(long, global = true, value_name = "string", value_parser = path(), help = "client certificate file")]
     pub cert: Option<PathBuf>,
-    #[arg(long, global = true, value_name = "string", help = "key file of the client certificate")]
+    #[arg(long, global = true, value_name = "string", value_parser = path(), help = "key file of the client certificate")]
     pub key: Option<PathBuf>,
-    #[arg(long, global = true, value_name = "string", help = "file of CA certificates to trust for servers")]
+    #[arg(long, global = true, value_name = "string", value_parser = path(), help = "file of CA certificates to trust for servers")]
     pub cacert: Option<PathBuf>,
     #[arg(long, global = true, value_name = "string")]
     #[arg(help = "JWT to authenticate with, instead of --user and --password")]
@@ -81,6 +82,11 @@ pub struct Globals {
     #[arg(short = 'h', long, global = true, value_name = "bool", value_parser = go::parse_bool, hide = true)]
     #[arg(help = "help for the command")]
     pub help: Option<bool>,
+}
+
+/// A path that may be empty here: [`Globals::settle`] refuses it in etcd's words.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// What the flags and the environment come to.
@@ -155,7 +161,10 @@ impl Globals {
         }
         let limit =
             |given: i64, default: usize| usize::try_from(given).ok().filter(|n| *n > 0).unwrap_or(default);
-        let endpoints = self.endpoints.unwrap_or_else(|| vec!["127.0.0.1:2379".into()]);
+        let mut endpoints = self.endpoints.unwrap_or_else(|| vec!["127.0.0.1:2379".into()]);
+        if endpoints == [""] {
+            endpoints.clear();
+        }
         Ok(Settings {
             endpoints: endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
             printer: Printer { format, hex: self.hex.unwrap_or(false), value_only: false },

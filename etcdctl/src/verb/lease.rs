@@ -166,8 +166,12 @@ async fn renew_once(settings: &Settings, client: &Client, id: i64) -> Result<(),
 async fn renew(settings: &Settings, client: &Client, id: i64) -> Result<(), Failure> {
     let mut gone = Instant::now() + FIRST_RENEWAL_MAX;
     while Instant::now() < gone {
-        // One request is under way at a time: the channel is never full.
+        // One request is under way at a time: the channel is never full. The first goes ahead of
+        // the stream, because a server may answer nothing, not even a header, before it.
         let (requests, receiver) = mpsc::channel(1);
+        if requests.send(pb::LeaseKeepAliveRequest { id }).await.is_err() {
+            return Ok(());
+        }
         match tokio::time::timeout_at(gone, client.keep_alive(ReceiverStream::new(receiver))).await {
             Ok(Ok(stream)) => match renew_over(stream, requests, settings, id, gone).await? {
                 Some(later) => gone = later,
@@ -184,8 +188,8 @@ async fn renew(settings: &Settings, client: &Client, id: i64) -> Result<(), Fail
     Ok(())
 }
 
-/// Renews over one stream until it breaks, then tells until when the lease lives;
-/// `None` when the lease is gone.
+/// Renews over one stream until it breaks, then tells until when the lease lives; `None` when
+/// the lease is gone. The first request is on its way.
 async fn renew_over(
     mut replies: Streaming<pb::LeaseKeepAliveResponse>,
     requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
@@ -193,7 +197,7 @@ async fn renew_over(
     id: i64,
     mut gone: Instant,
 ) -> Result<Option<Instant>, Failure> {
-    while requests.send(pb::LeaseKeepAliveRequest { id }).await.is_ok() {
+    loop {
         let Ok(reply) = tokio::time::timeout_at(gone, replies.message()).await else { return Ok(None) };
         let Ok(Some(reply)) = reply else { break };
         if reply.ttl <= 0 {
@@ -203,6 +207,9 @@ async fn renew_over(
         let ttl = Duration::from_secs(reply.ttl.unsigned_abs());
         gone = Instant::now() + ttl;
         tokio::time::sleep(ttl / 3).await;
+        if requests.send(pb::LeaseKeepAliveRequest { id }).await.is_err() {
+            break;
+        }
     }
     Ok(Some(gone))
 }

@@ -96,9 +96,12 @@ async fn add(globals: Globals, words: &[OsString], urls: &str, learner: bool) ->
             return Err(Failure::args(message));
         }
     };
-    let peer_ur_ls = peer_urls(urls)?;
+    if urls.is_empty() {
+        return Err(Failure::args("member peer urls not provided"));
+    }
     let settings = globals.settle(&[])?;
     let client = Client::open(&settings).await?;
+    let peer_ur_ls = peer_urls(urls)?;
     let request = pb::MemberAddRequest { peer_ur_ls, is_learner: learner };
     let reply = client.member_add(client.deadline(), request).await.map_err(Failure::general)?;
     settings.printer.print(&Reply::MemberAdd(&reply))?;
@@ -135,9 +138,12 @@ async fn remove(globals: Globals, words: &[OsString]) -> Result<(), Failure> {
 
 async fn update(globals: Globals, words: &[OsString], urls: &str) -> Result<(), Failure> {
     let id = parse_id(words)?;
-    let peer_ur_ls = peer_urls(urls)?;
+    if urls.is_empty() {
+        return Err(Failure::args("member peer urls not provided"));
+    }
     let settings = globals.settle(&[])?;
     let client = Client::open(&settings).await?;
+    let peer_ur_ls = peer_urls(urls)?;
     let reply = client.member_update(client.deadline(), pb::MemberUpdateRequest { id, peer_ur_ls }).await;
     settings.printer.print(&Reply::MemberUpdate(id, &reply.map_err(Failure::general)?))
 }
@@ -150,9 +156,25 @@ async fn promote(globals: Globals, words: &[OsString]) -> Result<(), Failure> {
     settings.printer.print(&Reply::MemberPromote(id, &reply.map_err(Failure::general)?))
 }
 
+/// Splits addresses and refuses what a member could not be reached at.
 fn peer_urls(text: &str) -> Result<Vec<String>, Failure> {
-    if text.is_empty() {
-        return Err(Failure::args("member peer urls not provided"));
+    for url in text.split(',').map(str::trim) {
+        let refused = match url.split_once(':') {
+            Some(("unix" | "unixs", _)) => None,
+            Some(("http" | "https", rest)) => {
+                let rest = rest.strip_prefix("//").unwrap_or("");
+                let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+                match authority.rsplit_once(':') {
+                    None => Some("URL address does not have the form \"host:port\""),
+                    Some(_) if path.starts_with('/') => Some("URL must not contain a path"),
+                    Some(_) => None,
+                }
+            }
+            _ => Some("URL scheme must be http, https, unix, or unixs"),
+        };
+        if let Some(reason) = refused {
+            return Err(Failure::general(format!("{reason}: {url}")));
+        }
     }
     Ok(text.split(',').map(str::to_owned).collect())
 }

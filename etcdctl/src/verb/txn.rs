@@ -161,7 +161,8 @@ fn compare(line: &[u8]) -> Result<Compare, Failure> {
     let mut rest = &line[open + 1..];
     let key = take_quoted(&mut rest);
     let closed = key.is_some() && rest.strip_prefix(b")").inspect(|tail| rest = tail).is_some();
-    let operator = if closed { take_word(&mut rest) } else { String::new() };
+    let spaced = closed && rest.first().is_some_and(u8::is_ascii_whitespace);
+    let operator = if spaced { take_word(&mut rest) } else { String::new() };
     let value = if operator.is_empty() { None } else { take_quoted(&mut rest) };
     let (Some(key), Some(value)) = (key.clone(), value) else {
         let (key, op) = (quote(&key.unwrap_or_default()), &operator);
@@ -250,7 +251,7 @@ mod tests {
             ("nothing", "malformed comparison: nothing"),
             (r#"bogus("foo") = "99""#, r#"malformed comparison: bogus("foo") = "99" (unknown target bogus)"#),
             (r#"mod("foo") = "x""#, r#"invalid txn compare request: mod("foo") = "x""#),
-            (r#"mod("foo")="1""#, r#"malformed comparison: mod("foo")="1"; got mod("foo") ="1" """#),
+            (r#"mod("foo")="1""#, r#"malformed comparison: mod("foo")="1"; got mod("foo")  """#),
         ] {
             assert_eq!(read(line).unwrap_err().message.unwrap(), text);
         }

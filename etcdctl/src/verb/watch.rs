@@ -284,7 +284,20 @@ async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(
 fn ended(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {signal}"),
+        (None, Some(signal)) => {
+            let name = match signal {
+                1 => "hangup",
+                2 => "interrupt",
+                3 => "quit",
+                6 => "aborted",
+                9 => "killed",
+                11 => "segmentation fault",
+                13 => "broken pipe",
+                15 => "terminated",
+                _ => return format!("signal: signal {signal}"),
+            };
+            format!("signal: {name}")
+        }
         (None, None) => status.to_string(),
     }
 }

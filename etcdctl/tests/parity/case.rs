@@ -1,0 +1,248 @@
+//! One command, run by either tool, and what a script sees of it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Longest time a command may take; only a hang meets it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A command line and how to run and compare it.
+#[derive(Clone, Debug, Default)]
+pub struct Case {
+    /// Words after the program; `{lease}` is the last lease granted, `{port}` the server's port.
+    pub args: Vec<String>,
+    /// Text for stdin.
+    pub stdin: String,
+    /// Environment besides the endpoints.
+    pub env: Vec<(&'static str, String)>,
+    /// Lines of stdout after which stdin is closed and, without `ends`, the command killed.
+    pub lines: usize,
+    /// The command ends by itself.
+    pub ends: bool,
+    /// Numbers, durations and widths are not compared.
+    pub vague: bool,
+    /// The parts of the output may come in any order: members come sorted by a random id.
+    pub any_order: bool,
+    /// Stdout has to be there but is not compared.
+    pub own_words: bool,
+}
+
+/// Splits a command line at spaces; single quotes keep words together.
+pub fn case(line: &str) -> Case {
+    let mut args = Vec::new();
+    let mut rest = line.trim_start();
+    while !rest.is_empty() {
+        let (word, tail) = match rest.strip_prefix('\'') {
+            Some(quoted) => quoted.split_once('\'').expect("quotes are closed"),
+            None => rest.split_once(' ').unwrap_or((rest, "")),
+        };
+        args.push(word.to_owned());
+        rest = tail.trim_start();
+    }
+    Case { args, ends: true, ..Case::default() }
+}
+
+impl Case {
+    /// With this text on stdin.
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.stdin = text.to_owned();
+        self
+    }
+
+    /// With this variable.
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
+    /// Killed after so many lines.
+    pub fn until(mut self, lines: usize) -> Self {
+        self.lines = lines;
+        self.ends = false;
+        self
+    }
+
+    /// Stdin closed after so many lines.
+    pub fn close_after(mut self, lines: usize) -> Self {
+        self.lines = lines;
+        self
+    }
+
+    /// Numbers, durations and widths aside.
+    pub fn vague(mut self) -> Self {
+        self.vague = true;
+        self
+    }
+
+    /// Order aside.
+    pub fn any_order(mut self) -> Self {
+        self.any_order = true;
+        self
+    }
+
+    /// Each tool says it in its own words.
+    pub fn own_words(mut self) -> Self {
+        self.own_words = true;
+        self
+    }
+}
+
+/// What a script sees.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Stdout, with unstable parts replaced.
+    pub stdout: String,
+    /// The messages on stderr: log lines and usage are left out.
+    pub messages: Vec<String>,
+    /// Exit status; `None` when the test ended it.
+    pub status: Option<i32>,
+}
+
+/// Runs cases with one tool against one server.
+pub struct Runner<'a> {
+    /// The tool.
+    pub program: &'a Path,
+    /// The server's port.
+    pub port: u16,
+    /// The last lease granted, in hex.
+    pub lease: String,
+}
+
+impl Runner<'_> {
+    /// Runs one case.
+    pub fn run(&mut self, case: &Case) -> Outcome {
+        let port = self.port.to_string();
+        let fill = |text: &str| text.replace("{lease}", &self.lease).replace("{port}", &port);
+        let mut command = Command::new(self.program);
+        command.args(case.args.iter().map(|arg| fill(arg)));
+        if !case.args.iter().any(|arg| arg.starts_with("--endpoints")) {
+            command.env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{port}"));
+        }
+        command.envs(case.env.iter().map(|(name, value)| (name, fill(value))));
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the tool can be started");
+        let mut stdin = child.stdin.take();
+        if let Some(pipe) = &mut stdin {
+            // A command that reads no stdin may have ended by now.
+            pipe.write_all(fill(&case.stdin).as_bytes()).ok();
+        }
+        if case.lines == 0 {
+            drop(stdin.take());
+        }
+        let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (lines, received) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let mut out = BufReader::new(out);
+            loop {
+                let mut line = Vec::new();
+                let count = out.read_until(b'\n', &mut line).unwrap_or(0);
+                if lines.send(line).is_err() || count == 0 {
+                    return;
+                }
+            }
+        });
+        let messages = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            BufReader::new(err).read_to_end(&mut text).ok();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let (mut stdout, mut count, mut killed) = (Vec::new(), 0, false);
+        loop {
+            match received.recv_timeout(LIMIT) {
+                Ok(line) if line.is_empty() => break,
+                Ok(line) => stdout.extend(line),
+                Err(_) => panic!("{:?} hangs in {:?}", self.program, case.args),
+            }
+            count += 1;
+            if case.lines > 0 && count == case.lines {
+                drop(stdin.take());
+                if !case.ends {
+                    child.kill().expect("the child is ours");
+                    killed = true;
+                    break;
+                }
+            }
+        }
+        let status = child.wait().expect("the child is ours");
+        drop(received);
+        reader.join().expect("the reader does not panic");
+        let messages = messages.join().expect("the reader does not panic");
+        let stdout = escape(&stdout);
+        let granted = stdout.strip_prefix("lease ").and_then(|rest| rest.split_once(" granted with TTL("));
+        if let Some((id, _)) = granted.filter(|_| case.args.iter().any(|arg| arg == "grant")) {
+            self.lease = id.to_owned();
+        }
+        let told = [
+            "Error:",
+            "watch was canceled",
+            "Warning:",
+            "command [",
+            "Invalid command",
+            "Failed to",
+            "127.0.0.1",
+        ];
+        let messages = messages.lines().filter(|line| told.iter().any(|start| line.starts_with(start)));
+        Outcome {
+            stdout: self.stable(&stdout, case),
+            messages: messages.map(|line| self.stable(line, case)).collect(),
+            status: (!killed).then_some(status.code()).flatten(),
+        }
+    }
+
+    fn stable(&self, text: &str, case: &Case) -> String {
+        let mut text = text.to_owned();
+        if let Ok(id) = i64::from_str_radix(&self.lease, 16) {
+            for form in [self.lease.clone(), id.to_string(), format!("{id:x}")] {
+                text = text.replace(&form, "LEASE");
+            }
+        }
+        if case.own_words {
+            return if text.is_empty() { "nothing" } else { "something" }.to_owned();
+        }
+        let text = if case.vague { blur(&text) } else { text };
+        if !case.any_order {
+            return text;
+        }
+        let mut parts: Vec<&str> = text.split([' ', ',', '{', '}', '[', ']', '"', '\n']).collect();
+        parts.sort_unstable();
+        parts.join(" ")
+    }
+}
+
+/// Keeps bytes that are not text apart from each other.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("<{byte:02x}>")));
+    }
+    text
+}
+
+/// Every number and every id, with a unit of time behind it, becomes one mark; so does
+/// what fills space.
+fn blur(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let figure = |c: char| c.is_ascii_digit() || matches!(c, 'a'..='f' | '.');
+        let run = rest.find(|c| !figure(c)).unwrap_or(rest.len());
+        if run == 0 {
+            if !(matches!(c, ' ' | '─') && out.ends_with(c)) {
+                out.push(c);
+            }
+            rest = &rest[c.len_utf8()..];
+            continue;
+        }
+        let word = &rest[..run];
+        out.push_str(if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word });
+        rest = &rest[run..];
+    }
+    for unit in ["#ms", "#µs", "#s", "#m#"] {
+        out = out.replace(unit, "#");
+    }
+    out
+}

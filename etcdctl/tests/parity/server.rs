@@ -1,0 +1,70 @@
+//! A real etcd for one run of the table.
+//!
+//! What it advertises is the same text in every run, so the ids that etcd derives
+//! from it are the same too, and outputs can be compared byte for byte.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A member that dies with the test.
+pub struct Server {
+    child: Child,
+    _data: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts a fresh member that listens for clients on `port`.
+    pub fn start(program: &Path, port: u16, scheme: &str, flags: &[String]) -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let client = format!("{scheme}://127.0.0.1:{port}");
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let child = Command::new(program)
+            .args(["--name", "one", "--log-level", "error"])
+            .arg("--data-dir")
+            .arg(data.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", "http://127.0.0.1:1"])
+            .args(["--initial-cluster", "one=http://127.0.0.1:1"])
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("REAL_ETCD_BIN can be started");
+        let server = Self { child, _data: data };
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "etcd does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already dead is as good.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}
+
+/// The two programs to compare with, or `None` and a loud line when they are not given.
+pub fn programs() -> Option<(PathBuf, PathBuf)> {
+    let path = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let found = path("REAL_ETCD_BIN").zip(path("OFFICIAL_ETCDCTL_BIN"));
+    if found.is_none() {
+        // Straight to stderr: what a test prints is hidden when it passes.
+        let text = b"SKIPPED parity: REAL_ETCD_BIN and OFFICIAL_ETCDCTL_BIN are not both set; nothing was compared\n";
+        std::io::stderr().write_all(text).expect("stderr can be written to");
+    }
+    found
+}
