@@ -93,7 +93,7 @@ pub fn load(args: &[String], environment: &BTreeMap<String, String>) -> Result<C
             path,
         ));
     }
-    validate::validate(given, default_host).map_err(Stop::Refused)
+    validate::validate(given, default_host)
 }
 
 /// The text Go gives an I/O error that a user is most likely to see.
@@ -118,10 +118,7 @@ fn default_host() -> Option<String> {
 pub fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
     let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
     for item in text.split(',').filter(|item| !item.is_empty()) {
-        let (name, url) = item.split_once('=').ok_or_else(|| format!("empty URL given for {item:?}"))?;
-        if url.is_empty() {
-            return Err(format!("empty URL given for {name:?}"));
-        }
+        let (name, url) = item.split_once('=').unwrap_or((item, ""));
         members.entry(name.trim().to_owned()).or_default().push(Url::parse(url)?);
     }
     for urls in members.values_mut() {

@@ -43,8 +43,22 @@ pub enum Stop {
     Usage(String),
     /// `failed to verify flags`, status 1.
     Refused(String),
-    /// One fatal line, status 1.
-    Fatal(String, String),
+    /// One fatal line with one field, status 1.
+    Fatal {
+        /// The message.
+        message: &'static str,
+        /// The field's name.
+        field: &'static str,
+        /// The field's value.
+        value: String,
+    },
+}
+
+impl Stop {
+    /// What etcd finds wrong only after it has verified the flags.
+    pub fn at_start(reason: impl Into<String>) -> Stop {
+        Stop::Fatal { message: "discovery failed", field: "error", value: reason.into() }
+    }
 }
 
 /// Flags as given, and which of them were.
@@ -207,10 +221,11 @@ fn from_environment(given: &mut Given, environment: &BTreeMap<String, String>) -
             continue;
         };
         if on_command_line.contains(*name) {
-            return Err(Stop::Fatal(
-                "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag)".to_owned(),
-                variable.clone(),
-            ));
+            return Err(Stop::Fatal {
+                message: "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag)",
+                field: "environment-variable",
+                value: variable.clone(),
+            });
         }
         if value.is_empty() {
             continue;
@@ -395,7 +410,7 @@ mod tests {
         assert_eq!(with(&[("ETCD_NAME", "")], "").unwrap().flags.name, "default");
         assert!(with(&[("ETCD_CLIENT_CERT_AUTH", "true")], "").unwrap().flags.client_cert_auth);
         assert!(
-            matches!(with(&[("ETCD_NAME", "env")], "--name=a"), Err(Stop::Fatal(_, name)) if name == "ETCD_NAME")
+            matches!(with(&[("ETCD_NAME", "env")], "--name=a"), Err(Stop::Fatal { value, .. }) if value == "ETCD_NAME")
         );
         assert_eq!(
             with(&[("ETCD_HEARTBEAT_INTERVAL", "x")], "").unwrap_err(),

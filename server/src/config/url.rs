@@ -60,6 +60,11 @@ impl Url {
         Ok(url(address))
     }
 
+    /// The URL as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// How it is reached.
     pub fn scheme(&self) -> Scheme {
         self.scheme

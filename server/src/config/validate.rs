@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::flags::{Flags, find};
 use super::gates::Gate;
-use super::parse::{Given, Note};
+use super::parse::{Given, Note, Stop};
 use super::url::{Url, Urls};
 use super::value::{DiscoveryFallback, GoDuration, Value};
 use super::{Config, DEFAULT_QUOTA_BYTES, LARGE_QUOTA_BYTES, parse_initial_cluster};
@@ -45,19 +45,10 @@ const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Checks what was given and fills in what follows from it.
-pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> Result<Config, String> {
+pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> Result<Config, Stop> {
     let Given { mut flags, set, mut notes } = given;
     let is_set = |name: &str| set.contains(name);
 
-    logging(&flags)?;
-    if flags.discovery_fallback == DiscoveryFallback::Proxy {
-        return Err(
-            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"".to_owned()
-        );
-    }
-    if is_set("listen-client-urls") && !is_set("advertise-client-urls") {
-        flags.advertise_client_urls = Urls::default();
-    }
     let discovers = !flags.discovery_endpoints.0.is_empty()
         || !flags.discovery_srv.is_empty()
         || !flags.discovery_srv_name.is_empty();
@@ -66,19 +57,17 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
     }
     let derives_cluster = !discovers && !is_set("initial-cluster");
 
-    urls(&flags, &mut notes)?;
-    bootstrap_flags(&flags)?;
-    timing(&flags)?;
-    if flags.advertise_client_urls.0.is_empty() && !flags.listen_client_urls.0.is_empty() {
-        return Err(
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned()
-        );
+    verify(&flags, &mut notes).map_err(Stop::Refused)?;
+    if is_set("listen-client-urls") && !is_set("advertise-client-urls") {
+        return Err(Stop::Refused(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned(),
+        ));
     }
-    let auto_compaction = auto_compaction(&flags.auto_compaction_mode, &flags.auto_compaction_retention)?;
-    gates(&flags, &mut notes)?;
-    let (tls_min, tls_max) = tls(&flags)?;
-    client_certificates(&flags, &mut notes)?;
-    unavailable(&flags)?;
+    let auto_compaction = auto_compaction(&flags.auto_compaction_mode, &flags.auto_compaction_retention)
+        .map_err(Stop::at_start)?;
+    let (tls_min, tls_max) = tls(&flags).map_err(Stop::Refused)?;
+    unavailable(&flags).map_err(Stop::Refused)?;
+    certificates(&flags, &mut notes).map_err(Stop::at_start)?;
 
     adopt_default_host(&mut flags, &mut notes, default_host);
     if derives_cluster {
@@ -86,7 +75,8 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
         flags.initial_cluster =
             urls.iter().map(|url| format!("{}={url}", flags.name)).collect::<Vec<_>>().join(",");
     }
-    let initial_cluster = parse_initial_cluster(&flags.initial_cluster)?;
+    let initial_cluster = parse_initial_cluster(&flags.initial_cluster)
+        .map_err(|reason| Stop::at_start(format!("error setting up initial cluster: {reason}")))?;
     remarks(&mut flags, &set, &mut notes);
 
     let data_dir = if flags.data_dir.is_empty() {
@@ -128,6 +118,25 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
         flags,
         notes,
     })
+}
+
+/// What etcd verifies before anything else.
+fn verify(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), String> {
+    logging(flags)?;
+    if flags.discovery_fallback == DiscoveryFallback::Proxy {
+        return Err(
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"".to_owned()
+        );
+    }
+    urls(flags, notes)?;
+    bootstrap_flags(flags)?;
+    timing(flags)?;
+    match flags.auto_compaction_mode.as_str() {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".to_owned()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    }
+    gates(flags, notes)
 }
 
 fn logging(flags: &Flags) -> Result<(), String> {
@@ -173,11 +182,6 @@ fn urls(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), String> {
     ];
     for url in listening.iter().flat_map(|urls| &urls.0) {
         url.check_bind()?;
-    }
-    if let Some(url) =
-        flags.listen_client_http_urls.0.iter().find(|url| flags.listen_client_urls.0.contains(url))
-    {
-        return Err(format!("URL {url} is in both --listen-client-urls and --listen-client-http-urls"));
     }
     if flags.listen_client_http_urls.0.is_empty() {
         notes.push(Note::warning(
@@ -243,35 +247,30 @@ fn timing(flags: &Flags) -> Result<(), String> {
 }
 
 fn auto_compaction(mode: &str, retention: &str) -> Result<Option<AutoCompaction>, String> {
-    let periodic = match mode {
-        "periodic" => true,
-        "revision" => false,
-        "" => return Err("undefined auto-compaction-mode".to_owned()),
-        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
-    };
     let retention = if retention.is_empty() { "0" } else { retention };
-    let kept = match retention.parse::<i64>().ok().filter(|number| *number >= 0) {
-        Some(0) => return Ok(None),
+    let periodic = mode == "periodic";
+    let number = retention.parse::<i64>().ok().filter(|number| *number >= 0);
+    let kept = match number {
         Some(hours) if periodic => {
             AutoCompaction::Periodic(Duration::from_secs(hours.unsigned_abs().saturating_mul(3600)))
         }
         Some(revisions) => AutoCompaction::Revision(revisions),
-        None if periodic => match GoDuration::read(retention) {
-            Some(duration) if duration.nanoseconds() > 0 => AutoCompaction::Periodic(duration.get()),
-            Some(_) => return Ok(None),
-            None => {
-                return Err(format!(
-                    "error parsing CompactionRetention: time: invalid duration {retention:?}"
-                ));
-            }
-        },
         None => {
-            return Err(format!(
-                "error parsing CompactionRetention: {retention:?} is not a number of revisions"
-            ));
+            let duration = GoDuration::read(retention).ok_or_else(|| {
+                format!("error parsing CompactionRetention: time: invalid duration {retention:?}")
+            })?;
+            // As etcd has it, a duration counts nanoseconds where revisions are asked for.
+            if periodic {
+                AutoCompaction::Periodic(duration.get())
+            } else {
+                AutoCompaction::Revision(duration.nanoseconds())
+            }
         }
     };
-    Ok(Some(kept))
+    Ok(match kept {
+        AutoCompaction::Periodic(Duration::ZERO) | AutoCompaction::Revision(..=0) => None,
+        kept => Some(kept),
+    })
 }
 
 fn gates(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), String> {
@@ -309,37 +308,62 @@ fn tls(flags: &Flags) -> Result<(TlsVersion, TlsVersion), String> {
     if least == TlsVersion::Tls13 && !flags.cipher_suites.0.is_empty() {
         return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
     }
-    crate::tls::suites(&flags.cipher_suites.0)?;
     Ok((least, most))
 }
 
-fn client_certificates(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), String> {
-    for (certificate, key) in
-        [(&flags.cert_file, &flags.key_file), (&flags.peer_cert_file, &flags.peer_key_file)]
+/// What etcd finds when it opens its listeners.
+fn certificates(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), String> {
+    crate::tls::suites(&flags.cipher_suites.0)?;
+    if let Some(url) =
+        flags.listen_client_http_urls.0.iter().find(|url| flags.listen_client_urls.0.contains(url))
     {
-        if certificate.is_empty() != key.is_empty() {
-            return Err(format!(
-                "KeyFile and CertFile must both be present[key: {key}, cert: {certificate}]"
-            ));
+        return Err(format!(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        ));
+    }
+    let incomplete = |certificate: &str, key: &str| {
+        format!("KeyFile and CertFile must both be present[key: {key}, cert: {certificate}]")
+    };
+    for url in flags.listen_peer_urls.0.iter().filter(|url| url.is_tls()) {
+        match (flags.peer_cert_file.as_str(), flags.peer_key_file.as_str()) {
+            ("", "") if flags.peer_auto_tls => {}
+            ("", "") => {
+                return Err(format!(
+                    "cannot listen on TLS for {}: KeyFile and CertFile are not presented",
+                    url.address()
+                ));
+            }
+            (certificate, key) if certificate.is_empty() || key.is_empty() => {
+                return Err(incomplete(certificate, key));
+            }
+            _ => {}
+        }
+        if !flags.peer_cert_allowed_cn.0.is_empty() && !flags.peer_cert_allowed_hostname.0.is_empty() {
+            return Err("allowedCNs and allowedHostnames are mutually exclusive".to_owned());
         }
     }
-    if !flags.peer_cert_allowed_cn.0.is_empty() && !flags.peer_cert_allowed_hostname.0.is_empty() {
-        return Err("allowedCNs and allowedHostnames are mutually exclusive".to_owned());
-    }
-    let has_certificate = !flags.cert_file.is_empty();
-    if has_certificate && flags.auto_tls {
-        notes.push(Note::warning("ignoring client auto TLS since certs given", ""));
+    let (certificate, key) = (flags.cert_file.as_str(), flags.key_file.as_str());
+    let has_any = !certificate.is_empty() || !key.is_empty();
+    if flags.auto_tls {
+        if has_any {
+            notes.push(Note::warning("ignoring client auto TLS since certs given", ""));
+        } else if flags.self_signed_cert_validity == 0 {
+            return Err("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());
+        }
     }
     let urls = [&flags.listen_client_urls, &flags.listen_client_http_urls, &flags.listen_metrics_urls];
-    for url in urls.iter().flat_map(|urls| &urls.0) {
-        if url.is_tls() && !has_certificate && !flags.auto_tls {
+    for url in urls.iter().flat_map(|urls| &urls.0).filter(|url| url.is_tls()) {
+        if !has_any && !flags.auto_tls {
             return Err(format!(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
             ));
         }
+        if has_any && (certificate.is_empty() || key.is_empty()) {
+            return Err(incomplete(certificate, key));
+        }
     }
     for url in flags.listen_client_urls.0.iter().filter(|url| !url.is_tls()) {
-        if has_certificate {
+        if has_any {
             notes.push(Note::warning(
                 "scheme is http or unix while key and cert files are present; ignoring key and cert files",
                 url.to_string(),
@@ -352,24 +376,21 @@ fn client_certificates(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), Strin
             ));
         }
     }
-    for url in flags.listen_peer_urls.0.iter().filter(|url| url.is_tls()) {
-        if flags.peer_cert_file.is_empty() && !flags.peer_auto_tls {
-            return Err(format!(
-                "TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url {url} with HTTPS scheme"
-            ));
-        }
-    }
     Ok(())
 }
 
 /// What this release cannot do yet is refused rather than taken and not done.
 fn unavailable(flags: &Flags) -> Result<(), String> {
+    let token = flags.auth_token.split(',').next().unwrap_or_default();
+    if !matches!(token, "simple" | "jwt") {
+        return Err("auth: invalid auth options".to_owned());
+    }
     let refused = [
         (flags.enable_distributed_tracing, "--enable-distributed-tracing", "there is no exporter yet"),
         (flags.enable_pprof, "--enable-pprof", "profiles are those of the Go runtime; use perf"),
         (!flags.discovery_endpoints.0.is_empty(), "--discovery-endpoints", "discovery is not there yet"),
         (!flags.discovery_srv.is_empty(), "--discovery-srv", "discovery is not there yet"),
-        (flags.auth_token != "simple", "--auth-token", "authentication is not there yet"),
+        (token != "simple", "--auth-token=jwt", "authentication is not there yet"),
     ];
     match refused.iter().find(|(asked, ..)| *asked) {
         Some((_, flag, reason)) => Err(format!("{flag} is not supported by this release: {reason}")),
@@ -453,13 +474,12 @@ fn remarks(flags: &mut Flags, set: &std::collections::BTreeSet<String>, notes: &
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::Stop;
     use super::*;
 
     fn load(line: &str) -> Result<Config, Stop> {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let given = super::super::parse::read(&args, &BTreeMap::new())?;
-        validate(given, || Some("10.1.2.3".to_owned())).map_err(Stop::Refused)
+        validate(given, || Some("10.1.2.3".to_owned()))
     }
 
     #[test]
@@ -571,7 +591,22 @@ mod tests {
                 "--listen-client-urls=https://127.0.0.1:1 --advertise-client-urls=https://127.0.0.1:1",
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:1 with HTTPS scheme",
             ),
-            ("--cert-file=a", "KeyFile and CertFile must both be present[key: , cert: a]"),
+            (
+                "--cert-file=a --listen-client-urls=https://127.0.0.1:1 --advertise-client-urls=https://127.0.0.1:1",
+                "KeyFile and CertFile must both be present[key: , cert: a]",
+            ),
+            (
+                "--listen-peer-urls=https://127.0.0.1:1",
+                "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+            ),
+            (
+                "--initial-cluster=a",
+                "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+            ),
+            (
+                "--listen-client-http-urls=http://localhost:2379",
+                "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url http://localhost:2379",
+            ),
             ("--logger=capnslog", "--logger=capnslog is removed in v3.5"),
             ("--log-outputs=default,stdout", "multi logoutput for \"default\" is not supported yet"),
             (
@@ -580,11 +615,13 @@ mod tests {
             ),
             (
                 "--auth-token=jwt,pub-key=a",
-                "--auth-token is not supported by this release: authentication is not there yet",
+                "--auth-token=jwt is not supported by this release: authentication is not there yet",
             ),
         ] {
             match load(line) {
-                Err(Stop::Refused(refusal)) => assert_eq!(refusal, text, "{line}"),
+                Err(Stop::Refused(refusal) | Stop::Fatal { value: refusal, .. }) => {
+                    assert_eq!(refusal, text, "{line}");
+                }
                 other => panic!("{line}: {other:?}"),
             }
         }

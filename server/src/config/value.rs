@@ -126,7 +126,23 @@ macro_rules! integer {
         }
     )*};
 }
-integer!(u32, u64, i64);
+integer!(u64, i64);
+
+/// etcd reads the one flag of this width by `strconv` itself, whose refusals are longer.
+impl Value for u32 {
+    fn parse(text: &str) -> Result<u32, String> {
+        u64::parse(text)
+            .and_then(|number| u32::try_from(number).map_err(|_| "value out of range".to_owned()))
+            .map_err(|reason| {
+                let reason = if reason == "parse error" { "invalid syntax" } else { &reason };
+                format!("strconv.ParseUint: parsing {text:?}: {reason}")
+            })
+    }
+
+    fn from_yaml(value: &Yaml) -> Result<u32, String> {
+        u32::try_from(u64::from_yaml(value)?).map_err(|_| "number out of range".to_owned())
+    }
+}
 
 /// A duration as Go writes it: `300ms`, `1h30m`, `-1.5s`, `0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -268,7 +284,7 @@ impl Value for Strings {
 
 /// A type with a few named values.
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $refusal:expr, { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$variant_doc])* $variant,)* }
@@ -277,7 +293,7 @@ macro_rules! choice {
             fn parse(text: &str) -> Result<$name, String> {
                 match text {
                     $($text => Ok($name::$variant),)*
-                    _ => Err("invalid value".to_owned()),
+                    _ => Err($refusal(text)),
                 }
             }
         }
@@ -290,9 +306,13 @@ macro_rules! choice {
     };
 }
 
+fn plainly(_text: &str) -> String {
+    "invalid value".to_owned()
+}
+
 choice! {
     /// Whether the initial cluster is founded or joined.
-    ClusterState {
+    ClusterState, plainly, {
         /// Found it.
         New = "new",
         /// Join it.
@@ -302,7 +322,7 @@ choice! {
 
 choice! {
     /// What to do when discovery fails.
-    DiscoveryFallback {
+    DiscoveryFallback, plainly, {
         /// Stop.
         Exit = "exit",
         /// The v2 proxy, which is gone.
@@ -312,7 +332,7 @@ choice! {
 
 choice! {
     /// Phase of the v2 store's removal; only checked.
-    V2Deprecation {
+    V2Deprecation, |text| format!("invalid value {text:?}"), {
         /// Write, do not read.
         WriteOnly = "write-only",
         /// As before, and drop what is there.
@@ -338,7 +358,10 @@ mod tests {
         assert_eq!(u64::parse("1.5"), Err("parse error".into()));
         assert_eq!(u64::parse("99999999999999999999"), Err("value out of range".into()));
         assert_eq!(u32::parse("4294967295"), Ok(u32::MAX));
-        assert_eq!(u32::parse("4294967296"), Err("value out of range".into()));
+        assert_eq!(
+            u32::parse("4294967296"),
+            Err("strconv.ParseUint: parsing \"4294967296\": value out of range".into())
+        );
     }
 
     #[test]
