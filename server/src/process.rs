@@ -1,0 +1,348 @@
+//! From a checked configuration to a member that serves, and back down.
+//!
+//! ```text
+//!   data dir + lock ─► state ─► raft ─► node ─► publish ─► listeners ─► ready
+//!   signal ─► listeners end ─► watches end ─► raft and state are flushed ─► the signal again
+//! ```
+//!
+//! Sockets are bound first, so that a taken port is found before anything is
+//! written; they are served last, when the member can answer.
+
+mod bootstrap;
+mod health;
+mod publish;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, ensure};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::compactor::{self, Retention};
+use crate::config::gates::Gate;
+use crate::config::help::{ETCD_VERSION, QUORATE_VERSION};
+use crate::config::url::{Url, Urls};
+use crate::config::{AutoCompaction, Config};
+use crate::datadir::DataDir;
+use crate::http::{HttpContext, Port, listener};
+use crate::lessor::Lessor;
+use crate::listen::{self, Listener};
+use crate::metrics::METRICS;
+use crate::node::{Node, Settings, Sink};
+use crate::raft::{Raft, RaftConfig};
+use crate::serve::{self, Transport};
+use crate::tls::{self, Acceptor};
+use crate::watch::{Hub, Limits};
+
+/// Below this many file descriptors a member cannot work.
+const FDS_MIN: i64 = 150;
+
+/// How long requests under way may take once the member is told to stop.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs a member until a signal ends it.
+///
+/// On SIGINT and SIGTERM the process ends here, by that signal; as process 1,
+/// which the kernel does not kill so, it returns.
+///
+/// # Errors
+/// When the member cannot start, or cannot go on.
+pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    raise_fd_limit();
+    let limit = crate::metrics::process::fd_limit();
+    METRICS.process.refresh();
+    ensure!(limit >= FDS_MIN, "the limit of {limit} file descriptors is too low: at least {FDS_MIN} are needed");
+    if config.flags.memory_mlock {
+        rustix::mm::mlockall(rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE)
+            .context("--memory-mlock")?;
+    }
+    info!(
+        etcd_version = ETCD_VERSION,
+        quorate_version = QUORATE_VERSION,
+        name = %config.flags.name,
+        data_dir = %config.data_dir.display(),
+        "starting an etcd server"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("main runtime")?;
+    let ended_by = runtime.block_on(Member::run(config))?;
+    drop(runtime);
+    info!(signal = ended_by, "stopped");
+    if std::process::id() != 1 {
+        signal_hook::low_level::emulate_default_handler(ended_by)
+            .with_context(|| format!("raising signal {ended_by} again"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes as many descriptors as are allowed, as the Go runtime does.
+fn raise_fd_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        warn!(%error, "cannot raise the limit of file descriptors");
+    }
+}
+
+/// A bound socket, and what is to be served on it.
+struct Bound {
+    listener: Listener,
+    url: Url,
+    http: bool,
+    grpc: bool,
+}
+
+/// What is bound before anything is written.
+struct Sockets {
+    clients: Vec<Bound>,
+    metrics: Vec<(Listener, Url)>,
+    /// Held so that nobody else takes the port that peers will come in on.
+    _peers: Vec<Listener>,
+    tls: Option<Acceptor>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<Sockets> {
+        let flags = &config.flags;
+        let http_apart = !flags.listen_client_http_urls.0.is_empty();
+        let mut clients = Vec::new();
+        let sets = [(&flags.listen_client_urls, !http_apart, true), (&flags.listen_client_http_urls, true, false)];
+        for (Urls(urls), http, grpc) in sets {
+            for url in urls {
+                clients.push(Bound { listener: listen::bind(url, flags)?, url: url.clone(), http, grpc });
+            }
+        }
+        let bind_all = |urls: &Urls| -> anyhow::Result<Vec<(Listener, Url)>> {
+            urls.0.iter().map(|url| Ok((listen::bind(url, flags)?, url.clone()))).collect()
+        };
+        Ok(Sockets {
+            clients,
+            metrics: bind_all(&flags.listen_metrics_urls)?,
+            _peers: bind_all(&flags.listen_peer_urls)?.into_iter().map(|(listener, _)| listener).collect(),
+            tls: Acceptor::for_clients(config)?,
+        })
+    }
+
+    fn tls_for(&self, url: &Url) -> Option<Acceptor> {
+        if url.is_tls() { self.tls.clone() } else { None }
+    }
+}
+
+struct Member;
+
+impl Member {
+    /// Runs the member; answers the signal that ended it.
+    async fn run(config: Config) -> anyhow::Result<i32> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+
+        tls::check_peer_files(&config).context("peer certificates")?;
+        let mut dir = DataDir::open(&config.data_dir, &config.wal_dir)?;
+        let sockets = Sockets::bind(&config)?;
+        let health = Arc::new(health::MemberHealth::default());
+        serve_metrics(&config, &sockets, &health)?;
+
+        let founding = bootstrap::found(&config, dir.identity()).map_err(anyhow::Error::msg)?;
+        if dir.identity().is_none() {
+            dir.found(founding.identity)?;
+        }
+        describe(&config, &founding);
+
+        let node = start_node(&config, &dir, &founding)?;
+        health.is(node.clone());
+        let (stop, stopping) = watch::channel(false);
+        node.start_background(&stopping);
+        if let Some(kept) = config.auto_compaction {
+            let retention = match kept {
+                AutoCompaction::Periodic(period) => Retention::Period(period),
+                AutoCompaction::Revision(revisions) => Retention::Revisions(revisions),
+            };
+            tokio::spawn(compactor::run(node.clone(), retention, stopping.clone()));
+        }
+        tokio::spawn(health::follow(node.clone(), stopping.clone()));
+
+        let published = publish::publish(&node, &config);
+        tokio::select! {
+            () = published => {}
+            _ = interrupt.recv() => return end(node, stop, None, SignalKind::interrupt()).await,
+            _ = terminate.recv() => return end(node, stop, None, SignalKind::terminate()).await,
+        }
+        let listeners = client_listeners(&config, sockets, &health);
+        let mut serving =
+            tokio::spawn(serve::run(listeners, transport(&config), node.clone(), stopping.clone()));
+        info!("ready to serve client requests");
+        notify(&[sd_notify::NotifyState::Ready]);
+
+        let ended_by = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+            served = &mut serving => {
+                served.context("the listeners' task")?.context("listeners")?;
+                return Err(anyhow!("the listeners ended by themselves"));
+            }
+        };
+        end(node, stop, Some(serving), ended_by).await
+    }
+}
+
+/// Takes the member down: those who wait get answers, then everything is flushed.
+async fn end(
+    node: Node,
+    stop: watch::Sender<bool>,
+    serving: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
+    ended_by: SignalKind,
+) -> anyhow::Result<i32> {
+    let started = Instant::now();
+    let signal = ended_by.as_raw_value();
+    info!(signal, "received signal; shutting down");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    stop.send_replace(true);
+    if let Some(serving) = serving {
+        match tokio::time::timeout(2 * GRACE, serving).await {
+            Ok(ended) => ended.context("the listeners' task")?.context("listeners")?,
+            Err(_elapsed) => warn!("requests under way did not end in time"),
+        }
+    }
+    node.hub().end();
+    node.raft().clone().shutdown().await;
+    info!(took_ms = started.elapsed().as_millis() as u64, "log and state are flushed");
+    Ok(signal)
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "cannot notify systemd");
+    }
+}
+
+fn describe(config: &Config, founding: &bootstrap::Founding) {
+    let member_id = format!("{:x}", founding.identity.member_id);
+    let metrics = &METRICS.server;
+    metrics.version.with_label_values(&[ETCD_VERSION]).set(1);
+    metrics.go_version.with_label_values(&["none (Rust)"]).set(1);
+    metrics.id.with_label_values(&[member_id.as_str()]).set(1);
+    metrics.quota_backend_bytes.set(config.quota_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
+    for gate in Gate::ALL {
+        let on = i64::from(config.feature(*gate));
+        metrics.feature_enabled.with_label_values(&[gate.name(), gate.stage().as_str()]).set(on);
+    }
+    if config.flags.metrics == "extensive" {
+        METRICS.extend();
+    }
+    info!(
+        local_member_id = member_id,
+        cluster_id = format!("{:x}", founding.identity.cluster_id),
+        advertise_client_urls = %config.flags.advertise_client_urls,
+        listen_client_urls = %config.flags.listen_client_urls,
+        listen_metrics_urls = %config.flags.listen_metrics_urls,
+        initial_cluster = %config.flags.initial_cluster,
+        "this member"
+    );
+}
+
+/// Opens the state, starts Raft on it, and puts the node together.
+fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) -> anyhow::Result<Node> {
+    let flags = &config.flags;
+    let started = Instant::now();
+    let mut options = state::Options::new(dir.state());
+    options.memory_budget = usize::try_from(flags.memory_budget).unwrap_or(usize::MAX);
+    options.compaction_batch_limit = config.compaction_batch_limit;
+    options.compaction_sleep = config.compaction_pause;
+    let (state, reader) =
+        state::State::open(options).with_context(|| format!("state in {}", dir.state().display()))?;
+    let revision = reader.view().revision();
+    info!(revision, took_ms = started.elapsed().as_millis() as u64, "opened the state");
+
+    let leases = reader.leases().context("leases")?;
+    let lessor = Lessor::new(leases);
+    let hub = Hub::start(Arc::new(reader.clone()), Limits::default()).context("watch threads")?;
+    let raft = Raft::start(
+        RaftConfig {
+            member_id: founding.identity.member_id,
+            name: flags.name.clone(),
+            peer_urls: config.peer_urls(),
+            initial_members: founding
+                .members
+                .iter()
+                .map(|member| state::Node {
+                    id: member.id,
+                    name: member.name.clone(),
+                    peer_urls: member.peer_urls.clone(),
+                    learner: false,
+                })
+                .collect(),
+            heartbeat_ms: flags.heartbeat_interval,
+            election_ms: flags.election_timeout,
+            wal_dir: dir.wal().to_owned(),
+            fsync: !flags.unsafe_no_fsync,
+            snapshot_count: flags.snapshot_count,
+            catchup_entries: flags.snapshot_catchup_entries,
+        },
+        state,
+        Sink::new(hub.clone(), lessor.clone()),
+    )
+    .with_context(|| format!("Raft log in {}", dir.wal().display()))?;
+    let settings = Settings {
+        cluster_id: founding.identity.cluster_id,
+        member_id: founding.identity.member_id,
+        request_bytes_max: usize::try_from(flags.max_request_bytes).unwrap_or(usize::MAX),
+        txn_ops_max: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
+        election_timeout: Duration::from_millis(flags.election_timeout),
+        quota_bytes: flags.quota_backend_bytes,
+        lease_checkpoint: config.feature(Gate::LeaseCheckpoint),
+        slow_request: flags.warning_unary_request_duration.get(),
+    };
+    Ok(Node::new(raft, reader, hub, lessor, settings))
+}
+
+fn serve_metrics(config: &Config, sockets: &Sockets, health: &Arc<health::MemberHealth>) -> anyhow::Result<()> {
+    if sockets.metrics.is_empty() {
+        return Ok(());
+    }
+    let mut listeners = Vec::new();
+    for (socket, url) in &sockets.metrics {
+        let context = HttpContext::new(config, Port::Metrics, url.is_tls(), health.clone());
+        let acceptor = sockets.tls_for(url).map(|acceptor| acceptor.matching_address());
+        listeners.push((socket.try_clone().context("metrics socket")?, context, acceptor));
+        info!(address = %url, "serving metrics");
+    }
+    listener::serve(listeners)
+}
+
+fn client_listeners(
+    config: &Config,
+    sockets: Sockets,
+    health: &Arc<health::MemberHealth>,
+) -> Vec<serve::Listener> {
+    let tls = sockets.tls.clone();
+    let mut listeners = Vec::new();
+    for Bound { listener, url, http, grpc } in sockets.clients {
+        info!(address = %url, http, grpc, "serving clients");
+        listeners.push(serve::Listener {
+            socket: match listener {
+                Listener::Tcp(listener) => serve::Socket::Tcp(listener),
+                Listener::Unix(listener) => serve::Socket::Unix(listener),
+            },
+            tls: if url.is_tls() { tls.clone() } else { None },
+            http: http.then(|| HttpContext::new(config, Port::Client, url.is_tls(), health.clone())),
+            grpc,
+        });
+    }
+    listeners
+}
+
+fn transport(config: &Config) -> Transport {
+    let flags = &config.flags;
+    Transport {
+        streams_max: flags.max_concurrent_streams,
+        ping_min_time: flags.grpc_keepalive_min_time.get(),
+        ping_interval: flags.grpc_keepalive_interval.get(),
+        ping_timeout: flags.grpc_keepalive_timeout.get(),
+        grace: GRACE,
+        ..Transport::default()
+    }
+}
