@@ -29,6 +29,9 @@ use crate::{Block, Entry, EntryBody, Fault, LogId, Options, Refusal, Reply, Resp
 const ENTRIES_MAX: usize = 2048;
 /// … or this many bytes of commands.
 const BYTES_MAX: usize = 4 << 20;
+/// How often, and after which pause, a flush is looked after: ten seconds in all.
+const FLUSH_ATTEMPTS_MAX: u32 = 10_000;
+const FLUSH_RETRY: Duration = Duration::from_millis(1);
 
 /// The state machine's one writer.
 pub struct State {
@@ -140,8 +143,18 @@ impl State {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> Result<LogId, Fault> {
-        self.storage.flush()?;
-        mvcc::persisted_applied(&self.storage)
+        // While RocksDB flushes on its own account, its flush may return too early: 11.8 pairs what it
+        // waits for by the order of a hash map (`AtomicFlushMemTables`). What is on disk tells.
+        let mut attempts_left = FLUSH_ATTEMPTS_MAX;
+        loop {
+            self.storage.flush()?;
+            let persisted = mvcc::persisted_applied(&self.storage)?;
+            attempts_left -= 1;
+            if persisted >= self.mvcc.applied() || attempts_left == 0 {
+                return Ok(persisted);
+            }
+            std::thread::sleep(FLUSH_RETRY);
+        }
     }
 
     fn entry(

@@ -103,9 +103,13 @@ impl Generator {
                 Op::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints: vec![one(), one()] })
             }
             178..188 => {
-                // Mostly cleared, or nothing would happen any more.
-                let action = if self.chance(15) { 1 } else { self.rng.random_range(0..2) * 2 };
-                let alarm = self.rng.random_range(0..3);
+                // Seldom raised and often cleared, or nothing would happen any more.
+                let action = match self.rng.random_range(0..25) {
+                    0 => 1,
+                    1..6 => 0,
+                    _ => 2,
+                };
+                let alarm = self.rng.random_range(if action == 2 { 1 } else { 0 }..3);
                 Op::Alarm(pb::AlarmRequest { action, member_id: self.rng.random_range(1..3), alarm })
             }
             188..190 => Op::MemberAttributes(MemberAttributes {
@@ -199,7 +203,8 @@ impl Generator {
         self.any_txn(current, 0, true)
     }
 
-    fn any_txn(&mut self, current: i64, depth: u32, reads: bool) -> pb::TxnRequest {
+    /// A transaction that may change a key twice.
+    pub fn any_txn(&mut self, current: i64, depth: u32, reads: bool) -> pb::TxnRequest {
         let mut list = |max| -> Vec<pb::RequestOp> {
             (0..self.rng.random_range(0..max)).map(|_| self.operation(current, depth, reads)).collect()
         };
