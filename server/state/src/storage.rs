@@ -4,7 +4,7 @@
 //! crash loses what was not flushed, and replaying the log brings it back.
 //! `atomic_flush` makes what survives a prefix of the batches, never a mixture.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -91,11 +91,6 @@ impl Storage {
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         Ok(Self { inner: Arc::new(Inner { db, dir, write_options }) })
-    }
-
-    /// The folder of the database.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.inner.dir
     }
 
     pub(crate) fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Fault> {
