@@ -58,7 +58,7 @@ impl Cut {
 
 /// Looks once per election timeout.
 pub(super) async fn run(node: Node, mut stop: watch::Receiver<bool>) {
-    let state = &node.0.leadership.state;
+    let state = &node.shared.leadership.state;
     let mut looks = 0;
     let mut ticks = tokio::time::interval(node.settings().election_timeout);
     loop {

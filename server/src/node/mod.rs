@@ -10,6 +10,7 @@
 mod command;
 mod failure;
 mod leadership;
+mod reads;
 mod sink;
 
 use std::sync::Arc;
@@ -90,7 +91,10 @@ pub struct Applied {
 
 /// The member, as its services see it.
 #[derive(Clone)]
-pub struct Node(Arc<Inner>);
+pub struct Node {
+    shared: Arc<Inner>,
+    reads: reads::Reads,
+}
 
 struct Inner {
     raft: Raft,
@@ -107,7 +111,13 @@ impl Node {
     pub fn new(raft: Raft, reader: Reader, hub: Hub, lessor: Lessor, settings: Settings) -> Self {
         let quota = Quota::new(settings.quota_bytes, reader.clone());
         let leadership = leadership::Monitor::new();
-        Self(Arc::new(Inner { raft, reader, hub, lessor, quota, leadership, settings }))
+        let shared = Arc::new(Inner { raft, reader, hub, lessor, quota, leadership, settings });
+        Self { shared, reads: reads::Reads::default() }
+    }
+
+    /// A handle for a thread that serves many requests: they share their way to consensus and back.
+    pub fn for_thread(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), reads: reads::Reads::default() }
     }
 
     /// Starts what the member does by itself: expiry of leases, quota, watching over leadership.
@@ -120,47 +130,47 @@ impl Node {
 
     /// What of the configuration the services need.
     pub fn settings(&self) -> &Settings {
-        &self.0.settings
+        &self.shared.settings
     }
 
     /// The consensus below.
     pub fn raft(&self) -> &Raft {
-        &self.0.raft
+        &self.shared.raft
     }
 
     /// Reads of the state that need no agreement.
     pub fn reader(&self) -> &Reader {
-        &self.0.reader
+        &self.shared.reader
     }
 
     /// Where watch streams begin.
     pub fn hub(&self) -> &Hub {
-        &self.0.hub
+        &self.shared.hub
     }
 
     /// Deadlines of leases.
     pub fn lessor(&self) -> &Lessor {
-        &self.0.lessor
+        &self.shared.lessor
     }
 
     /// The room left in the database.
     pub fn quota(&self) -> &Quota {
-        &self.0.quota
+        &self.shared.quota
     }
 
     /// This member's id.
     pub fn member_id(&self) -> u64 {
-        self.0.settings.member_id
+        self.shared.settings.member_id
     }
 
     /// The cluster's id.
     pub fn cluster_id(&self) -> u64 {
-        self.0.settings.cluster_id
+        self.shared.settings.cluster_id
     }
 
     /// How consensus stands.
     pub fn status(&self) -> Status {
-        self.0.raft.status()
+        self.shared.raft.status()
     }
 
     /// Whether this member leads.
@@ -170,7 +180,7 @@ impl Node {
 
     /// When a stream that begins now has to end; `wants_leader`: also when there is no leader for too long.
     pub fn cut(&self, wants_leader: bool) -> Cut {
-        self.0.leadership.subscribe(wants_leader)
+        self.shared.leadership.subscribe(wants_leader)
     }
 
     /// A header with all four fields.
@@ -190,7 +200,7 @@ impl Node {
 
     /// The store's revision on this member.
     pub fn revision(&self) -> i64 {
-        self.0.reader.view().revision()
+        self.shared.reader.view().revision()
     }
 
     /// Proposes a command and waits until this member has applied it.
@@ -202,10 +212,10 @@ impl Node {
         if status.committed > status.applied + APPLY_BACKLOG_MAX {
             return Err(Unavailable::TooManyRequests.into());
         }
-        if command.size() > self.0.settings.request_bytes_max {
+        if command.size() > self.shared.settings.request_bytes_max {
             return Err(Invalid::TooLarge.into());
         }
-        let reply = timeout(self.0.settings.request_timeout(), self.0.raft.propose(command.into_bytes()))
+        let reply = timeout(self.shared.settings.request_timeout(), self.shared.raft.propose(command.into_bytes()))
             .await
             .map_err(|_elapsed| Unavailable::TimedOut)??;
         Ok(Applied { revision: reply.revision, response: reply.result? })
@@ -216,20 +226,15 @@ impl Node {
     /// # Errors
     /// When the leader cannot be asked in time.
     pub async fn linearizable_view(&self) -> Result<state::mvcc::View, Failure> {
-        let raft = &self.0.raft;
-        let caught_up = async {
-            let index = raft.read_index().await?;
-            raft.wait_applied(index).await
-        };
-        timeout(self.0.settings.request_timeout(), caught_up)
+        timeout(self.shared.settings.request_timeout(), self.reads.wait(&self.shared.raft))
             .await
             .map_err(|_elapsed| Unavailable::TimedOut)??;
-        Ok(self.0.reader.view())
+        Ok(self.shared.reader.view())
     }
 
     /// What this member has applied, however old that is.
     pub fn serializable_view(&self) -> state::mvcc::View {
-        self.0.reader.view()
+        self.shared.reader.view()
     }
 
     /// Waits, a second at most, until what is committed now is applied.
@@ -238,7 +243,7 @@ impl Node {
     /// When it took longer.
     pub async fn catch_up(&self) -> Result<(), Failure> {
         let committed = self.status().committed;
-        timeout(APPLY_TIMEOUT, self.0.raft.wait_applied(committed))
+        timeout(APPLY_TIMEOUT, self.shared.raft.wait_applied(committed))
             .await
             .map_err(|_elapsed| Failure::ApplyTimedOut)??;
         Ok(())

@@ -38,13 +38,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 pub(super) struct Port {
     pub(super) tls: Option<tls::Acceptor>,
     pub(super) http: Option<HttpContext>,
-    pub(super) grpc: Option<Arc<api::Service>>,
+    pub(super) grpc: bool,
 }
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve(
     accepted: Accepted,
     port: Arc<Port>,
+    service: Arc<api::Service>,
     transport: Arc<Transport>,
     stop: watch::Receiver<bool>,
 ) {
@@ -53,9 +54,9 @@ pub(super) async fn serve(
         Err(error) => return debug!(%error, "a connection was gone at once"),
     };
     match &port.tls {
-        None => speak(stream, &port, &transport, stop).await,
+        None => speak(stream, &port, &service, &transport, stop).await,
         Some(acceptor) => match acceptor.accept(stream, remote).await {
-            Ok(stream) => speak(stream, &port, &transport, stop).await,
+            Ok(stream) => speak(stream, &port, &service, &transport, stop).await,
             Err(error) => {
                 let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
                 tracing::warn!(remote, %error, "rejected connection on client endpoint");
@@ -64,8 +65,13 @@ pub(super) async fn serve(
     }
 }
 
-async fn speak<S>(stream: S, port: &Arc<Port>, transport: &Transport, mut stop: watch::Receiver<bool>)
-where
+async fn speak<S>(
+    stream: S,
+    port: &Arc<Port>,
+    service: &Arc<api::Service>,
+    transport: &Transport,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::default());
@@ -82,12 +88,12 @@ where
         .keep_alive_interval(transport.ping_interval)
         .keep_alive_timeout(transport.ping_timeout);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = service_fn(|request| {
-        let port = Arc::clone(port);
+    let answering = service_fn(|request| {
+        let (port, service) = (Arc::clone(port), Arc::clone(service));
         let under_way = Activity::begin(&activity);
-        async move { Ok::<_, Infallible>(answer(request, &port).await.map(|body| body.keep(under_way))) }
+        async move { Ok::<_, Infallible>(answer(request, &port, &service).await.map(|body| body.keep(under_way))) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answering));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopped(&mut stop) => {
@@ -101,14 +107,16 @@ where
     }
 }
 
-async fn answer(request: Request<Incoming>, port: &Port) -> Response<Body> {
-    match (&port.grpc, &port.http) {
-        (Some(grpc), _) if is_grpc(&request) => grpc.call(request).await,
-        (_, Some(context)) => {
+async fn answer(request: Request<Incoming>, port: &Port, service: &api::Service) -> Response<Body> {
+    if port.grpc && is_grpc(&request) {
+        return service.call(request).await;
+    }
+    match &port.http {
+        Some(context) => {
             let response = crate::http::handle(request, context).await;
             response.map(|body| Body::other(body.map_err(|never| match never {})))
         }
-        (_, None) => {
+        None => {
             let text = Full::new(Bytes::from_static(b"this port serves gRPC alone\n"));
             let mut response = Response::new(Body::other(text.map_err(|never| match never {})));
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;

@@ -86,15 +86,17 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let transport = Arc::new(transport);
-    let service = Arc::new(api::Service::new(node));
     let workers = (0..transport.threads.max(1))
-        .map(|number| worker::Worker::start(number, Arc::clone(&transport), stop.clone()))
+        .map(|number| {
+            let service = api::Service::new(node.for_thread());
+            worker::Worker::start(number, service, Arc::clone(&transport), stop.clone())
+        })
         .collect::<io::Result<Vec<_>>>()?;
     let workers = Arc::new(workers);
     let mut accepting = Vec::new();
     for listener in listeners {
         let Listener { socket, tls, http, grpc } = listener;
-        let port = connection::Port { tls, http, grpc: grpc.then(|| Arc::clone(&service)) };
+        let port = connection::Port { tls, http, grpc };
         let socket = socket::Accepting::new(socket)?;
         accepting.push(tokio::spawn(accept(socket, Arc::new(port), Arc::clone(&workers), stop.clone())));
     }

@@ -10,6 +10,7 @@ use tracing::{debug, error};
 use super::Transport;
 use super::connection::{self, Port};
 use super::socket::Accepted;
+use crate::api;
 
 /// Threads of one worker that may wait for the disk on behalf of long ranges.
 const BLOCKING_THREADS: usize = 4;
@@ -26,6 +27,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(
         number: usize,
+        service: api::Service,
         transport: Arc<Transport>,
         stop: watch::Receiver<bool>,
     ) -> io::Result<Self> {
@@ -36,7 +38,7 @@ impl Worker {
             .thread_name(format!("read-{number}"))
             .build()?;
         let thread = std::thread::Builder::new().name(format!("grpc-{number}")).spawn(move || {
-            runtime.block_on(work(handed, transport, stop));
+            runtime.block_on(work(handed, service, transport, stop));
             // Reads that nobody waits for any more are not waited for either.
             runtime.shutdown_background();
         })?;
@@ -59,15 +61,17 @@ impl Worker {
 
 async fn work(
     mut handed: mpsc::UnboundedReceiver<Handover>,
+    service: api::Service,
     transport: Arc<Transport>,
     stop: watch::Receiver<bool>,
 ) {
+    let service = Arc::new(service);
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             handed = handed.recv() => {
                 let Some((accepted, port)) = handed else { break };
-                connections.spawn(connection::serve(accepted, port, Arc::clone(&transport), stop.clone()));
+                connections.spawn(connection::serve(accepted, port, Arc::clone(&service), Arc::clone(&transport), stop.clone()));
             }
             Some(ended) = connections.join_next() => {
                 if let Err(broken) = ended {
