@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::metrics::METRICS;
 use crate::node::{Encoded, Failure, Node, stopped};
 
 /// How often the leader looks for leases whose time is over.
@@ -64,6 +65,7 @@ async fn revoke_expired(node: &Node) {
             let request = pb::LeaseRevokeRequest { id };
             match node.propose(Encoded::new(Op::LeaseRevoke(request))).await {
                 Ok(_) | Err(Failure::Refusal(Refusal::LeaseNotFound)) => {
+                    METRICS.server.lease_expired.inc();
                     debug!(lease_id = id, "lease expired");
                 }
                 Err(failure) => warn!(lease_id = id, %failure, "failed to revoke lease"),

@@ -26,6 +26,7 @@ pub(crate) use expiry::run;
 use table::{Renewed, Table};
 
 use crate::error::Unavailable;
+use crate::metrics::METRICS;
 use crate::node::{Failure, Invalid, Node};
 
 /// A lease as a client may ask for it.
@@ -64,9 +65,14 @@ impl Lessor {
         let mut table = self.0.table.lock();
         for change in changes {
             match *change {
-                LeaseChange::Granted { id, ttl } => table.grant(id, ttl, now),
+                LeaseChange::Granted { id, ttl } => {
+                    table.grant(id, ttl, now);
+                    METRICS.storage.leases_granted.inc();
+                    METRICS.storage.lease_ttl.observe(ttl as f64);
+                }
                 LeaseChange::Revoked { id } => {
                     table.revoke(id);
+                    METRICS.storage.leases_revoked.inc();
                     revoked = true;
                 }
                 LeaseChange::Checkpointed { id, remaining } => table.checkpoint(id, remaining),

@@ -28,6 +28,7 @@ pub use sink::Sink;
 
 use crate::error::Unavailable;
 use crate::lessor::Lessor;
+use crate::metrics::METRICS;
 use crate::quota::Quota;
 use crate::raft::{Raft, Status};
 use crate::watch::Hub;
@@ -215,9 +216,12 @@ impl Node {
         if command.size() > self.shared.settings.request_bytes_max {
             return Err(Invalid::TooLarge.into());
         }
-        let reply = timeout(self.shared.settings.request_timeout(), self.shared.raft.propose(command.into_bytes()))
-            .await
-            .map_err(|_elapsed| Unavailable::TimedOut)??;
+        let pending = Pending::new();
+        let proposed =
+            timeout(self.shared.settings.request_timeout(), self.shared.raft.propose(command.into_bytes()));
+        let reply = proposed.await.unwrap_or(Err(Unavailable::TimedOut));
+        drop(pending);
+        let reply = reply.inspect_err(|_| METRICS.server.proposals_failed.inc())?;
         Ok(Applied { revision: reply.revision, response: reply.result? })
     }
 
@@ -226,9 +230,10 @@ impl Node {
     /// # Errors
     /// When the leader cannot be asked in time.
     pub async fn linearizable_view(&self) -> Result<state::mvcc::View, Failure> {
-        timeout(self.shared.settings.request_timeout(), self.reads.wait(&self.shared.raft))
-            .await
-            .map_err(|_elapsed| Unavailable::TimedOut)??;
+        let read = timeout(self.shared.settings.request_timeout(), self.reads.wait(&self.shared.raft));
+        let read = read.await.inspect_err(|_elapsed| METRICS.server.slow_read_indexes.inc());
+        read.unwrap_or(Err(Unavailable::TimedOut))
+            .inspect_err(|_| METRICS.server.read_indexes_failed.inc())?;
         Ok(self.shared.reader.view())
     }
 
@@ -247,6 +252,22 @@ impl Node {
             .await
             .map_err(|_elapsed| Failure::ApplyTimedOut)??;
         Ok(())
+    }
+}
+
+/// Counts a proposal for as long as it waits.
+struct Pending;
+
+impl Pending {
+    fn new() -> Self {
+        METRICS.server.proposals_pending.inc();
+        Self
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        METRICS.server.proposals_pending.dec();
     }
 }
 
