@@ -239,6 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Policed<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if self.came(&buffer.filled()[before..]) {
+            // An error says that nothing was read.
+            buffer.set_filled(before);
             return Poll::Ready(Err(self.send_away(context)));
         }
         Poll::Ready(Ok(()))
