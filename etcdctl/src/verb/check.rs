@@ -90,19 +90,11 @@ impl Perf {
         let settings = globals.settle(&[])?;
         let client = Client::open(&settings).await?;
         self.refuse_existing(&client).await?;
-        let interrupt = async {
-            // Without a handler an interrupt would end the process, and leave the keys.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let report = tokio::select! {
-            report = self.load(&settings, rate, clients) => report?,
-            () = interrupt => {
-                self.clean(&client, false).await?;
-                return Err(Failure::silent(exit::ERROR));
-            }
-        };
+        let report = self.load(&settings, rate, clients).await?;
+        if report.interrupted {
+            self.clean(&client, false).await?;
+            return Err(Failure::silent(exit::ERROR));
+        }
         self.clean(&client, self.auto_compact).await?;
         if self.auto_defrag {
             defragment(&settings).await?;
@@ -128,7 +120,8 @@ impl Perf {
         Err(Failure::input(message))
     }
 
-    /// Puts at the given rate through as many clients for a minute.
+    /// Puts at the given rate through as many clients for a minute, or until an interrupt.
+    /// Every put has its answer when this returns, so that what is deleted then stays deleted.
     async fn load(&self, settings: &Settings, rate: u32, clients: usize) -> Result<Report, Failure> {
         // When every client is busy the giver waits: the rate then falls, which is what is measured.
         let (work, queue) = mpsc::channel::<pb::PutRequest>(clients);
@@ -149,26 +142,14 @@ impl Perf {
             });
         }
         drop(results);
-        let prefix = self.prefix.clone().into_bytes();
         let start = Instant::now();
-        tokio::spawn(async move {
-            let mut ticker = tokio::time::interval(Duration::from_secs(1) / rate);
-            while start.elapsed() < Duration::from_secs(SECONDS) {
-                ticker.tick().await;
-                let mut key = prefix.clone();
-                key.extend_from_slice(&rand::random::<u64>().to_be_bytes());
-                key.resize(prefix.len() + KEY_BYTES, 0);
-                let value = vec![0; VALUE_BYTES].into();
-                if work.send(pb::PutRequest { key: key.into(), value, ..Default::default() }).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let feeder = tokio::spawn(feed(work, self.prefix.clone().into_bytes(), rate, start));
         let bar = ProgressBar::new(SECONDS);
         let style = ProgressStyle::with_template("{pos} / {len} s [{wide_bar}] {percent}%");
         bar.set_style(style.map_err(Failure::general)?.progress_chars("=> "));
         let mut report = Report::default();
         let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             tokio::select! {
                 outcome = outcomes.recv() => match outcome {
@@ -176,6 +157,11 @@ impl Perf {
                     None => break,
                 },
                 _ = second.tick() => bar.set_position(start.elapsed().as_secs().min(SECONDS)),
+                // With the feeder its end of the queue goes, and with that the clients.
+                _ = &mut interrupt, if !report.interrupted => {
+                    report.interrupted = true;
+                    feeder.abort();
+                }
             }
         }
         bar.finish();
@@ -202,6 +188,21 @@ impl Perf {
     }
 }
 
+/// Hands out puts of random keys at the given rate.
+async fn feed(work: mpsc::Sender<pb::PutRequest>, prefix: Vec<u8>, rate: u32, start: Instant) {
+    let mut ticker = tokio::time::interval(Duration::from_secs(1) / rate);
+    while start.elapsed() < Duration::from_secs(SECONDS) {
+        ticker.tick().await;
+        let mut key = prefix.clone();
+        key.extend_from_slice(&rand::random::<u64>().to_be_bytes());
+        key.resize(prefix.len() + KEY_BYTES, 0);
+        let value = vec![0; VALUE_BYTES].into();
+        if work.send(pb::PutRequest { key: key.into(), value, ..Default::default() }).await.is_err() {
+            return;
+        }
+    }
+}
+
 fn afterwards() -> Option<tokio::time::Instant> {
     Some(tokio::time::Instant::now() + AFTERWARDS_MAX)
 }
@@ -221,6 +222,7 @@ async fn defragment(settings: &Settings) -> Result<(), Failure> {
 #[derive(Debug, Default)]
 struct Report {
     total: Duration,
+    interrupted: bool,
     seconds: Vec<f64>,
     errors: BTreeMap<String, u64>,
 }
