@@ -1,13 +1,12 @@
 //! What the hub needs of the store.
 //!
 //! Traits, so that the hub can be driven step by step over a naive store in
-//! tests. Whatever hands out [`state::mvcc::View`]s is a real one.
+//! tests; [`Reader`] is the real one.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use state::mvcc;
-use state::{Fault, Revision};
+use state::{Fault, Reader, Revision, mvcc};
 
 /// The way to consistent states of the store.
 pub trait Store: Send + Sync + 'static {
@@ -53,9 +52,9 @@ pub struct Record {
     pub kv: Bytes,
 }
 
-impl<F: Fn() -> mvcc::View + Send + Sync + 'static> Store for F {
+impl Store for Reader {
     fn view(&self) -> Box<dyn View> {
-        Box::new(self())
+        Box::new(self.view())
     }
 }
 
