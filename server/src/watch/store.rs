@@ -1,12 +1,12 @@
 //! What the hub needs of the store.
 //!
 //! Traits, so that the hub can be driven step by step over a naive store in
-//! tests; [`Reader`] is the real one.
+//! tests; a closure over [`state::Reader::view`] is the real one.
 
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use state::{Fault, Reader, Revision, mvcc};
+use state::{Fault, Revision, mvcc};
 
 /// The way to consistent states of the store.
 pub trait Store: Send + Sync + 'static {
@@ -52,9 +52,9 @@ pub struct Record {
     pub kv: Bytes,
 }
 
-impl Store for Reader {
+impl<F: Fn() -> mvcc::View + Send + Sync + 'static> Store for F {
     fn view(&self) -> Box<dyn View> {
-        Box::new(self.view())
+        Box::new(self())
     }
 }
 
