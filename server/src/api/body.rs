@@ -20,6 +20,7 @@ use crate::metrics::grpc::Method as Series;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
@@ -128,11 +129,23 @@ fn success() -> HeaderMap {
 /// How a call ended, as the last thing its client reads.
 fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
-    if status.add_header(&mut trailers).is_err() {
-        // The message cannot be put into a header; the code can.
-        trailers.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
+    trailers.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
+    if !status.message().is_empty() {
+        trailers.insert(GRPC_MESSAGE, header_text(status.message()));
     }
     trailers
+}
+
+/// A text as gRPC puts it into a header. grpc-go leaves blanks as they are, so this does.
+fn header_text(text: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'%' | ..b' ' | 0x7f.. => encoded.push_str(&format!("%{byte:02X}")),
+            plain => encoded.push(char::from(plain)),
+        }
+    }
+    HeaderValue::try_from(encoded).expect("printable ASCII")
 }
 
 /// Sends pieces of framed messages as a stream makes them; its end, or its error, becomes the trailers.
@@ -248,5 +261,16 @@ impl<B> Drop for Monitored<B> {
     fn drop(&mut self) {
         // The client went before the end.
         self.end(Code::Cancelled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stand_in_headers_as_grpc_go_puts_them() {
+        assert_eq!(header_text("etcdserver: no leader"), "etcdserver: no leader");
+        assert_eq!(header_text("100% \n\u{e9}"), "100%25 %0A%C3%A9");
     }
 }

@@ -19,9 +19,12 @@ pub mod status;
 mod timing;
 pub mod watch;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use prost::Message;
+use tokio::time::timeout;
 use tonic::Status;
 
 pub use body::{Body, BoxError};
@@ -30,6 +33,9 @@ use message::Messages;
 use method::Method;
 
 use crate::node::{Failure, Invalid, Node};
+
+/// How long a call that is refused anyway may take to send its message.
+const LET_IN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A request's body as it comes from the connection.
 type Incoming = hyper::body::Incoming;
@@ -50,7 +56,10 @@ impl Service {
     pub async fn call(&self, request: Request<Incoming>) -> Response<Body> {
         let method = match Method::find(request.uri().path()) {
             Ok(method) => method,
-            Err(unknown) => return body::refusal(&unknown.into()),
+            Err(unknown) => {
+                self.let_in(request).await;
+                return body::refusal(&unknown.into());
+            }
         };
         let ending = interceptor::Ending::new(&self.node, method);
         match self.dispatch(method, request).await {
@@ -63,6 +72,16 @@ impl Service {
                 ending.failed(status.code());
                 body::refusal(&status)
             }
+        }
+    }
+
+    /// Reads what a client sends along with a call that is refused: some take an answer that
+    /// comes before they are done for a broken stream.
+    async fn let_in(&self, request: Request<Incoming>) {
+        let (parts, body) = request.into_parts();
+        let mut messages = Messages::new(&parts.headers, body, self.node.settings().message_bytes_max());
+        if timeout(LET_IN_TIMEOUT, messages.next()).await.is_err() {
+            tracing::debug!("a refused call sent nothing");
         }
     }
 
