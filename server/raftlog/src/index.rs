@@ -27,6 +27,8 @@ pub(crate) struct Index {
     ring_bytes_max: usize,
     /// Truncations that callers have seen and the flush thread has not.
     truncations_pending: usize,
+    /// Index of the first entry there ever was.
+    pub begin: u64,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
     pub vote: Option<Bytes>,
@@ -64,6 +66,7 @@ impl Index {
             ring_bytes: 0,
             ring_bytes_max,
             truncations_pending: 0,
+            begin: 0,
             purged: None,
             last: None,
             vote: None,
@@ -73,7 +76,9 @@ impl Index {
     }
 
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), Error> {
-        for (entry, expected) in entries.iter().zip(next_of(self.last)..) {
+        // An empty log begins where its first entry stands.
+        let begins = self.last.is_none().then(|| entries.first().map_or(0, |entry| entry.log_id.index));
+        for (entry, expected) in entries.iter().zip(begins.unwrap_or(next_of(self.last))..) {
             if entry.log_id.index != expected {
                 return Err(Error::Gap { expected, found: entry.log_id.index });
             }
@@ -81,6 +86,7 @@ impl Index {
                 return Err(Error::TooLarge { bytes: entry.payload.len() });
             }
         }
+        self.begin = begins.unwrap_or(self.begin);
         for entry in entries {
             self.ring_bytes += entry.weight();
             self.ring.push_back(entry.clone());
@@ -174,6 +180,11 @@ impl Index {
         }
     }
 
+    /// Index of the first entry, or of the next one if there is none.
+    pub fn first(&self) -> u64 {
+        self.begin.max(next_of(self.purged))
+    }
+
     /// What lies from `start` on, below `end` and within about `bytes_max`; `None`: nothing.
     pub fn piece(
         &self,
@@ -183,7 +194,7 @@ impl Index {
         path: impl Fn(&str) -> PathBuf,
     ) -> Option<Piece> {
         let end = end.min(next_of(self.last));
-        if start >= end || start < next_of(self.purged) {
+        if start >= end || start < self.first() {
             return None;
         }
         if let Some(front) = self.ring.front().filter(|front| front.log_id.index <= start) {

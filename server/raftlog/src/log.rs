@@ -168,7 +168,7 @@ impl Log {
             let piece = {
                 let index = self.shared.index.lock();
                 if entries.is_empty() {
-                    start = start.max(next_of(index.purged));
+                    start = start.max(index.first());
                 }
                 index.piece(start, range.end, bytes_max - bytes, |name| self.shared.disk.path(name))
             };

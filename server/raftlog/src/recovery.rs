@@ -208,7 +208,9 @@ impl Replay<'_> {
             Kind::Header => return Err(Error::damaged(path, offset, "a second segment header")),
             Kind::Entry => {
                 let expected = next_of(folded.last);
-                if head.log_id.index != expected {
+                if folded.last.is_none() {
+                    index.begin = head.log_id.index;
+                } else if head.log_id.index != expected {
                     let detail = format!("entry {} where {expected} must be", head.log_id.index);
                     return Err(Error::damaged(path, offset, detail));
                 }

@@ -1,0 +1,169 @@
+//! Consensus: every openraft type of the project stays in here.
+//!
+//! ```text
+//!   propose ─► queue ─► proposer ─► openraft ─► raftlog (fsync on its thread)
+//!                                      │ committed
+//!   read_index ─► queue ─► one round   ▼
+//!                             apply thread ─► state ─► sink ─► applied ─► replies
+//! ```
+//!
+//! Threads: `raft` (a runtime of its own, so that nothing delays a heartbeat),
+//! `log-flush` and `log-spare` of the log, and `apply`.
+//!
+//! Invariants
+//!  1. A reply is sent after readers see the entry and watchers were told of it.
+//!  2. The log is purged only below what the state on disk covers.
+//!  3. A fault anywhere ends the process with one line; nothing goes on half alive.
+//!  4. Indexes in this interface begin at 1.
+
+mod apply;
+mod codec;
+mod log_store;
+mod machine;
+mod network;
+mod requests;
+mod start;
+mod state_machine;
+mod status;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::fmt::Display;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use state::{Block, LeaseChange, LogId, Reply};
+use tokio::sync::{oneshot, watch};
+
+use crate::error::Unavailable;
+use machine::{Machine, Persistent};
+use requests::Requests;
+use status::Shared;
+
+pub use status::Status;
+
+type Inner = openraft::Raft<types::TypeConfig, state_machine::StateMachine>;
+
+/// Settings of a member's consensus.
+#[derive(Debug, Clone)]
+pub struct RaftConfig {
+    /// This member's id.
+    pub member_id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it.
+    pub peer_urls: Vec<String>,
+    /// The cluster a new member begins with; without effect once the log holds a membership.
+    pub initial_members: Vec<state::Node>,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Milliseconds without a leader after which a member campaigns.
+    pub election_ms: u64,
+    /// Folder of the log.
+    pub wal_dir: PathBuf,
+    /// False: never sync the log. Survives a killed process, not a power cut.
+    pub fsync: bool,
+    /// Entries between two looks at how much of the log can go.
+    pub snapshot_count: u64,
+    /// Entries kept in the log for members that fell behind.
+    pub catchup_entries: u64,
+}
+
+/// Where the effects of applied entries go besides the state: watchers and the lessor.
+pub trait ApplySink: Send + 'static {
+    /// Called on the apply thread, in order, after readers see the entries and before their proposers get replies.
+    /// Must not block. Called as well for what a start replays from the log.
+    fn applied(&mut self, blocks: Vec<Block>, lease_changes: Vec<LeaseChange>, applied: LogId);
+}
+
+/// A handle to this member's consensus; clones are handles to the same.
+#[derive(Clone)]
+pub struct Raft {
+    shared: Arc<Handle>,
+}
+
+struct Handle {
+    status: Arc<Shared>,
+    requests: Arc<Requests>,
+    /// Asks the raft thread to stop; it sends on the inner channel when it has.
+    stop: Mutex<Option<oneshot::Sender<oneshot::Sender<()>>>>,
+}
+
+impl Raft {
+    /// Opens the log, replays what the state lacks of it, and starts the threads. A member that is the only voter
+    /// leads by the time this returns or within milliseconds.
+    ///
+    /// # Errors
+    /// When the log cannot be opened or does not fit the state.
+    pub fn start(
+        config: RaftConfig,
+        state: state::State,
+        reader: state::Reader,
+        sink: impl ApplySink,
+    ) -> anyhow::Result<Self> {
+        Self::start_machine(config, Persistent::new(state, reader), sink)
+    }
+
+    fn start_machine(
+        config: RaftConfig,
+        machine: impl Machine,
+        sink: impl ApplySink,
+    ) -> anyhow::Result<Self> {
+        let status = Arc::new(Shared::new(config.member_id));
+        let requests = Arc::new(Requests::default());
+        let stop = start::start(config, machine, sink, status.clone(), requests.clone())?;
+        Ok(Self { shared: Arc::new(Handle { status, requests, stop: Mutex::new(Some(stop)) }) })
+    }
+
+    /// Proposes an encoded command; resolves to its reply once it is applied here. It is queued at once, also if the
+    /// future is never polled; dropping the future does not take it back.
+    pub fn propose(&self, command: Bytes) -> impl Future<Output = Result<Reply, Unavailable>> + Send + use<> {
+        self.shared.requests.propose(command)
+    }
+
+    /// An index such that a read that waits for it sees everything acknowledged before this call.
+    pub fn read_index(&self) -> impl Future<Output = Result<u64, Unavailable>> + Send + use<> {
+        self.shared.requests.read_index()
+    }
+
+    /// What this member knows now; costs next to nothing.
+    pub fn status(&self) -> Status {
+        self.shared.status.status()
+    }
+
+    /// Tells of every change of leader, term and role. The indexes in it are those of that moment.
+    pub fn status_watch(&self) -> watch::Receiver<Status> {
+        self.shared.status.watch()
+    }
+
+    /// Resolves once readers see the entry at the index.
+    pub fn wait_applied(&self, index: u64) -> impl Future<Output = Result<(), Unavailable>> + Send + use<> {
+        let status = self.shared.status.clone();
+        async move { status.wait_applied(index).await }
+    }
+
+    /// Refuses what comes from here on, lets what is queued be applied, and brings state and log to disk.
+    pub fn shutdown(self) -> impl Future<Output = ()> + Send {
+        let stop = self.shared.stop.lock().take();
+        async move {
+            self.shared.requests.close();
+            let (done, stopped) = oneshot::channel();
+            if let Some(stop) = stop
+                && stop.send(done).is_ok()
+            {
+                // The thread ends by sending; if it ended otherwise, it has said why.
+                stopped.await.ok();
+            }
+        }
+    }
+}
+
+/// Ends the process: what a member in this state says cannot be trusted any more.
+fn fatal(what: &dyn Display) -> ! {
+    tracing::error!(error = %what, "the member stops");
+    std::process::abort()
+}

@@ -1,0 +1,249 @@
+//! The `apply` thread: the one place where committed entries become state.
+//!
+//! What has queued up is applied as one group. Its order of events is fixed:
+//! readers see the group, watchers are told, `applied` moves, the proposers get
+//! their replies. A storage stall holds up this thread and nothing else.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use openraft::storage::ApplyResponder;
+use raftlog::Log;
+use state::{Fault, LogId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::codec;
+use super::machine::Machine;
+use super::status::Shared;
+use super::types::TypeConfig;
+use super::{ApplySink, fatal};
+
+/// Entries of one group: bounds the memory of a batch, not its speed.
+const GROUP_ENTRIES_MAX: usize = 4096;
+/// Jobs that may wait. When full, openraft's worker waits; it applies nothing while a group takes long anyway.
+const JOBS_MAX: usize = 256;
+/// Bytes of log read at once in a replay.
+const REPLAY_BYTES: usize = 8 << 20;
+
+/// Entries with whom to tell the results.
+pub(crate) type Batch = Vec<(state::Entry, Option<ApplyResponder<TypeConfig>>)>;
+
+enum Job {
+    Apply(Batch),
+    /// Where the state stands.
+    Position(oneshot::Sender<Position>),
+    /// Has the state on disk cover at least all but so many of the applied entries.
+    Persist {
+        behind_max: u64,
+        done: oneshot::Sender<Position>,
+    },
+    Install {
+        position: Position,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+}
+
+/// An applied entry, and the membership as of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Position {
+    pub applied: LogId,
+    pub membership: Option<(LogId, Bytes)>,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub(crate) struct Applier {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Applier {
+    /// Replays what the log knows to be committed, then starts the thread.
+    pub fn start(
+        mut machine: impl Machine,
+        mut sink: impl ApplySink,
+        status: Arc<Shared>,
+        log: &Log,
+    ) -> anyhow::Result<(Self, Thread)> {
+        replay(&mut machine, &mut sink, log)?;
+        status.set_committed(machine.applied().index);
+        status.set_applied(machine.applied().index);
+        let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+        let handle = std::thread::Builder::new().name("apply".into()).spawn(move || {
+            let _guard = AbortOnPanic;
+            let mut worker = Worker { machine, sink, status, inbox };
+            worker.run();
+            worker.status.stop();
+            worker.machine.flush()
+        })?;
+        Ok((Self { jobs }, Thread { handle }))
+    }
+
+    pub async fn apply(&self, batch: Batch) -> io::Result<()> {
+        self.jobs.send(Job::Apply(batch)).await.map_err(|_| gone())
+    }
+
+    pub async fn position(&self) -> io::Result<Position> {
+        let (sender, receiver) = oneshot::channel();
+        self.jobs.send(Job::Position(sender)).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())
+    }
+
+    pub async fn persist(&self, behind_max: u64) -> io::Result<Position> {
+        let (done, receiver) = oneshot::channel();
+        self.jobs.send(Job::Persist { behind_max, done }).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())
+    }
+
+    pub async fn install(&self, position: Position) -> io::Result<()> {
+        let (done, receiver) = oneshot::channel();
+        self.jobs.send(Job::Install { position, done }).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())?
+    }
+}
+
+/// The running thread; it ends once every [`Applier`] is gone.
+pub(crate) struct Thread {
+    handle: JoinHandle<Result<LogId, Fault>>,
+}
+
+impl Thread {
+    /// Waits until everything queued is applied and on disk.
+    pub fn join(self) -> Result<(), Fault> {
+        match self.handle.join() {
+            Ok(result) => result.map(|_| ()),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the apply thread has ended")
+}
+
+/// State that a panic has left half changed must not be served.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            fatal(&"the apply thread panicked");
+        }
+    }
+}
+
+fn replay(machine: &mut impl Machine, sink: &mut impl ApplySink, log: &Log) -> anyhow::Result<()> {
+    let begin = log.state().purged.map_or(0, |purged| purged.index + 1);
+    // In the log's numbering, where the state's index n is n - 1.
+    let mut next = machine.applied().index;
+    anyhow::ensure!(
+        next >= begin,
+        "the state ends at entry {next}, but the raft log begins only after entry {begin}: the state directory was \
+         replaced or lost"
+    );
+    let end = log.committed().map_or(0, |committed| committed.index + 1);
+    if next < end {
+        tracing::info!(from = next + 1, to = end, "replaying the raft log");
+    }
+    while next < end {
+        let entries = log.read(next..end, REPLAY_BYTES)?;
+        anyhow::ensure!(
+            entries.first().is_some_and(|first| first.log_id.index == next),
+            "the raft log has no entry {}",
+            next + 1
+        );
+        let mut batch = Vec::with_capacity(entries.len());
+        for entry in entries {
+            batch.push(codec::state_entry(codec::decode_entry(entry)?));
+        }
+        next += batch.len() as u64;
+        let applied = machine.apply(batch)?;
+        sink.applied(applied.blocks, applied.lease_changes, machine.applied());
+    }
+    Ok(())
+}
+
+struct Worker<M, S> {
+    machine: M,
+    sink: S,
+    status: Arc<Shared>,
+    inbox: mpsc::Receiver<Job>,
+}
+
+impl<M: Machine, S: ApplySink> Worker<M, S> {
+    fn run(&mut self) {
+        while let Some(job) = self.inbox.blocking_recv() {
+            let mut next = Some(job);
+            while let Some(job) = next.take() {
+                match job {
+                    Job::Apply(batch) => next = self.gather(batch),
+                    Job::Position(done) => answer(done, self.position()),
+                    Job::Persist { behind_max, done } => match self.persist(behind_max) {
+                        Ok(position) => answer(done, position),
+                        Err(fault) => fatal(&fault),
+                    },
+                    Job::Install { position, done } => {
+                        let result = self.machine.install(position.applied, position.membership);
+                        self.status.set_applied(self.machine.applied().index);
+                        answer(done, result);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies the batch together with those that wait behind it; gives back the first job that is another.
+    fn gather(&mut self, batch: Batch) -> Option<Job> {
+        let (mut entries, mut responders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let mut other = None;
+        while entries.len() < GROUP_ENTRIES_MAX {
+            match self.inbox.try_recv() {
+                Ok(Job::Apply(more)) => {
+                    for (entry, responder) in more {
+                        entries.push(entry);
+                        responders.push(responder);
+                    }
+                }
+                Ok(job) => {
+                    other = Some(job);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let applied = match self.machine.apply(entries) {
+            Ok(applied) => applied,
+            Err(fault) => fatal(&fault),
+        };
+        let last = self.machine.applied();
+        self.sink.applied(applied.blocks, applied.lease_changes, last);
+        self.status.set_applied(last.index);
+        for (responder, reply) in responders.into_iter().zip(applied.replies) {
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        other
+    }
+
+    fn position(&self) -> Position {
+        Position { applied: self.machine.applied(), membership: self.machine.membership() }
+    }
+
+    /// The state on disk follows by itself, as RocksDB writes what fills its memory; only what lags far is pushed.
+    fn persist(&mut self, behind_max: u64) -> Result<Position, Fault> {
+        let persisted = self.machine.persisted()?;
+        let (applied, membership) = (self.machine.applied(), self.machine.membership());
+        let far = persisted.index == 0 || applied.index - persisted.index > behind_max;
+        // The membership known is the current one: it has to be the persisted one as well.
+        let changed = membership.as_ref().is_some_and(|(at, _)| at.index > persisted.index);
+        let applied = if far || changed { self.machine.flush()? } else { persisted };
+        Ok(Position { applied, membership })
+    }
+}
+
+/// Whoever asked may have stopped waiting.
+fn answer<T>(done: oneshot::Sender<T>, value: T) {
+    done.send(value).ok();
+}

@@ -1,0 +1,61 @@
+//! What the glue needs of the state machine, so that tests can put a small one in its place.
+
+use bytes::Bytes;
+use state::{Applied, Fault, LogId};
+
+/// The replicated state, owned by the apply thread. Indexes begin at 1; 0 means nothing was applied.
+pub(crate) trait Machine: Send + 'static {
+    /// Applies entries in log order; on return readers see them.
+    fn apply(&mut self, entries: Vec<state::Entry>) -> Result<Applied, Fault>;
+    /// The last entry applied.
+    fn applied(&self) -> LogId;
+    /// The last membership applied and where it stood.
+    fn membership(&self) -> Option<(LogId, Bytes)>;
+    /// The last entry that would survive a crash.
+    fn persisted(&self) -> Result<LogId, Fault>;
+    /// Makes everything applied survive a crash.
+    fn flush(&mut self) -> Result<LogId, Fault>;
+    /// Puts the state of another member in the place of this one; `Unsupported` where that is not possible.
+    fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()>;
+}
+
+/// The real one.
+pub(crate) struct Persistent {
+    state: state::State,
+    reader: state::Reader,
+}
+
+impl Persistent {
+    pub fn new(state: state::State, reader: state::Reader) -> Self {
+        Self { state, reader }
+    }
+}
+
+impl Machine for Persistent {
+    fn apply(&mut self, entries: Vec<state::Entry>) -> Result<Applied, Fault> {
+        self.state.apply(entries)
+    }
+
+    fn applied(&self) -> LogId {
+        self.state.applied()
+    }
+
+    fn membership(&self) -> Option<(LogId, Bytes)> {
+        self.state.membership()
+    }
+
+    fn persisted(&self) -> Result<LogId, Fault> {
+        self.reader.persisted_applied()
+    }
+
+    fn flush(&mut self) -> Result<LogId, Fault> {
+        self.state.flush()
+    }
+
+    fn install(&mut self, _: LogId, _: Option<(LogId, Bytes)>) -> std::io::Result<()> {
+        Err(std::io::Error::new(
+            std::io::ErrorKind::Unsupported,
+            "a snapshot of another member cannot be installed",
+        ))
+    }
+}

@@ -1,0 +1,247 @@
+//! The glue with a state machine in memory: openraft's own storage suite, restarts, kills.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use parking_lot::Mutex;
+use raftlog::{Log, NoObserver, Options, RealDisk};
+use state::{Applied, Entry, EntryBody, Fault, Response};
+use tempfile::TempDir;
+
+use super::apply::Applier;
+use super::log_store::LogStore;
+use super::state_machine::StateMachine;
+use super::types::TypeConfig;
+use super::*;
+
+/// What the machine keeps: in memory, and as of its last flush.
+#[derive(Default)]
+struct Disk {
+    written: Content,
+    persisted: Content,
+    /// The process is gone: nothing becomes durable any more.
+    dead: bool,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    applied: LogId,
+    membership: Option<(LogId, Bytes)>,
+    commands: Vec<Bytes>,
+}
+
+#[derive(Clone, Default)]
+struct Memory {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl Memory {
+    /// The machine as a new process finds it after a crash.
+    fn crashed(&self) -> Self {
+        let persisted = self.disk.lock().persisted.clone();
+        Self { disk: Arc::new(Mutex::new(Disk { written: persisted.clone(), persisted, dead: false })) }
+    }
+
+    fn commands(&self) -> Vec<Bytes> {
+        self.disk.lock().written.commands.clone()
+    }
+}
+
+impl Machine for Memory {
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<Applied, Fault> {
+        let content = &mut self.disk.lock().written;
+        let mut applied = Applied::default();
+        for entry in entries {
+            match entry.body {
+                EntryBody::Blank => {}
+                EntryBody::Command(command) => content.commands.push(command),
+                EntryBody::Membership { opaque, .. } => content.membership = Some((entry.log_id, opaque)),
+            }
+            content.applied = entry.log_id;
+            let revision = content.commands.len() as i64;
+            applied.replies.push(Reply { revision, result: Ok(Response::Done) });
+        }
+        Ok(applied)
+    }
+
+    fn applied(&self) -> LogId {
+        self.disk.lock().written.applied
+    }
+
+    fn membership(&self) -> Option<(LogId, Bytes)> {
+        self.disk.lock().written.membership.clone()
+    }
+
+    fn persisted(&self) -> Result<LogId, Fault> {
+        Ok(self.disk.lock().persisted.applied)
+    }
+
+    fn flush(&mut self) -> Result<LogId, Fault> {
+        let mut disk = self.disk.lock();
+        if !disk.dead {
+            disk.persisted = disk.written.clone();
+        }
+        Ok(disk.persisted.applied)
+    }
+
+    fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.written = Content { applied, membership, commands: Vec::new() };
+        disk.persisted = disk.written.clone();
+        Ok(())
+    }
+}
+
+/// Remembers how far it was told.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<LogId>>);
+
+impl ApplySink for Sink {
+    fn applied(&mut self, _: Vec<Block>, _: Vec<LeaseChange>, applied: LogId) {
+        let mut last = self.0.lock();
+        assert!(*last < applied, "told out of order");
+        *last = applied;
+    }
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = Arc::new(RealDisk::open(dir.path()).expect("a folder"));
+        let options = Options { ring_bytes: 256, fsync: false, ..Options::default() };
+        let log = Log::open(disk, options, Arc::new(NoObserver)).expect("a log");
+        let status = Arc::new(Shared::new(0));
+        let (applier, _thread) =
+            Applier::start(Memory::default(), Quiet, status.clone(), &log).expect("an apply thread");
+        Ok((dir, LogStore::new(log, status), StateMachine::new(applier, 0)))
+    }
+}
+
+/// The suite applies what it likes, in any order.
+struct Quiet;
+
+impl ApplySink for Quiet {
+    fn applied(&mut self, _: Vec<Block>, _: Vec<LeaseChange>, _: LogId) {}
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+#[test]
+fn openrafts_storage_suite_passes() {
+    // It sleeps a second after each of its cases; nothing in it depends on the clock.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(Suite::test_all(Builder)).expect("the suite passes");
+}
+
+fn config(dir: &Path) -> RaftConfig {
+    let member = state::Node {
+        id: 7,
+        name: "m1".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        learner: false,
+    };
+    RaftConfig {
+        member_id: 7,
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        initial_members: vec![member],
+        heartbeat_ms: 100,
+        election_ms: 1000,
+        wal_dir: dir.join("wal"),
+        fsync: true,
+        snapshot_count: 100,
+        catchup_entries: 100,
+    }
+}
+
+fn start(dir: &Path, machine: &Memory) -> Raft {
+    Raft::start_machine(config(dir), machine.clone(), Sink::default()).expect("starts")
+}
+
+/// Proposes once there is a leader.
+async fn led(raft: &Raft) {
+    let mut changes = raft.status_watch();
+    changes.wait_for(|status| status.leader == 7).await.expect("the member runs");
+}
+
+async fn propose(raft: &Raft, range: std::ops::Range<u32>) {
+    let proposals: Vec<_> = range.map(|n| raft.propose(Bytes::from(n.to_be_bytes().to_vec()))).collect();
+    for proposal in proposals {
+        proposal.await.expect("committed");
+    }
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<Bytes> {
+    range.map(|n| Bytes::from(n.to_be_bytes().to_vec())).collect()
+}
+
+#[test]
+fn a_single_member_leads_at_once_and_survives_restarts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let machine = Memory::default();
+    block_on(async {
+        let raft = start(dir.path(), &machine);
+        led(&raft).await;
+        propose(&raft, 0..500).await;
+        let status = raft.status();
+        assert_eq!((status.member_id, status.leader, status.is_learner), (7, 7, false));
+        assert!(status.term >= 1 && status.committed >= status.applied);
+
+        let index = raft.read_index().await.expect("leads");
+        raft.wait_applied(index).await.expect("applied");
+        assert!(raft.status().applied >= index);
+        assert_eq!(machine.commands(), numbers(0..500));
+        raft.clone().shutdown().await;
+        assert_eq!(raft.propose(Bytes::new()).await.err(), Some(Unavailable::Stopped));
+
+        let term = status.term;
+        let raft = start(dir.path(), &machine);
+        led(&raft).await;
+        assert!(raft.status().term > term);
+        propose(&raft, 500..600).await;
+        assert_eq!(machine.commands(), numbers(0..600));
+        raft.shutdown().await;
+    });
+}
+
+/// What was acknowledged is in the log; a state that lost its memory gets it from there.
+#[test]
+fn a_killed_member_replays_what_its_state_lacks() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut machine = Memory::default();
+    block_on(async {
+        for round in 0..5 {
+            let raft = start(dir.path(), &machine);
+            led(&raft).await;
+            let index = raft.read_index().await.expect("leads");
+            raft.wait_applied(index).await.expect("applied");
+            assert_eq!(machine.commands(), numbers(0..round * 300), "round {round}");
+            propose(&raft, round * 300..round * 300 + 300).await;
+            machine.disk.lock().dead = true;
+            raft.shutdown().await;
+            machine = machine.crashed();
+        }
+    });
+    let persisted = machine.disk.lock().persisted.applied;
+    assert!(persisted.index > 0, "snapshots have persisted something on the way");
+}
+
+#[test]
+fn a_state_that_lost_more_than_the_log_holds_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = Arc::new(RealDisk::open(&dir.path().join("wal")).expect("a folder"));
+    let log =
+        Log::open(disk, Options { owner: 7, ..Options::default() }, Arc::new(NoObserver)).expect("a log");
+    log.purge(raftlog::LogId { term: 1, index: 5 }).expect("accepted");
+    log.close().expect("closes");
+    let refused = Raft::start_machine(config(dir.path()), Memory::default(), Sink::default());
+    let error = refused.err().expect("refused").to_string();
+    assert!(error.contains("raft log begins"), "{error}");
+}
