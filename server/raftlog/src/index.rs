@@ -95,13 +95,16 @@ impl Index {
         Ok(())
     }
 
-    pub fn truncate(&mut self, after: Option<LogId>) {
+    /// Gives the id that is last then: the one given, or the log's own last if that comes before.
+    pub fn truncate(&mut self, after: Option<LogId>) -> Option<LogId> {
+        let after = if next_of(after) > next_of(self.last) { self.last } else { after };
         let keep = next_of(after);
         while self.ring.back().is_some_and(|entry| entry.log_id.index >= keep) {
             self.ring_bytes -= self.ring.pop_back().map_or(0, |entry| entry.weight());
         }
         self.last = after.max(self.purged);
         self.truncations_pending += 1;
+        after
     }
 
     pub fn purge(&mut self, upto: LogId) {

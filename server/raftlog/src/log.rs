@@ -134,7 +134,7 @@ impl Log {
     /// Drops every entry after the id, or all entries.
     pub fn truncate_after(&self, after: Option<LogId>, done: Done) -> Result<(), Error> {
         let mut index = self.usable()?;
-        index.truncate(after);
+        let after = index.truncate(after);
         let result = self.shared.queue.push(Op::Truncate { after, done });
         drop(index);
         refuse(result)
@@ -182,6 +182,7 @@ impl Log {
                     Err(error) => return Err(error),
                 },
             };
+            debug_assert!(!found.is_empty());
             bytes += found.iter().map(Entry::weight).sum::<usize>();
             start += found.len() as u64;
             if entries.is_empty() {
