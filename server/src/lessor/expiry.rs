@@ -35,7 +35,7 @@ pub(crate) async fn run(node: Node, mut stop: watch::Receiver<bool>) {
             changed = status.changed() => if changed.is_err() { return },
             () = stopped(&mut stop) => return,
         }
-        let now = status.borrow_and_update().clone();
+        let now = *status.borrow_and_update();
         let leads = (now.leader == node.member_id()).then_some(now.term);
         if leads != leads_since {
             match leads {
