@@ -1,9 +1,15 @@
 //! Fingerprints of the state, computed as etcd computes its own.
 //!
-//! [`kv`] covers the records up to a revision and is equal, bit for bit, to
-//! etcd's HashKV for the same history: records stand in etcd's encoding, and
-//! what a compaction has yet to delete is left out. [`all`] covers everything
+//! [`HashKv`] covers the records up to a revision and is equal, bit for bit, to
+//! etcd's for the same history: records stand in etcd's encoding, and what a
+//! compaction has yet to delete is left out. The hash of everything covers all
 //! there is, under the names and in the encoding of etcd's buckets.
+//!
+//! One difference is deliberate. etcd hashes while it compacts, before it
+//! deletes, and from then on answers HashKV at that very revision with what it
+//! found: the records since the compaction before, deleted ones included. Here a
+//! compaction costs what it deletes, not a walk over the database, so HashKV at
+//! a compacted revision is computed like any other.
 
 use proto::etcdserverpb as pb;
 
