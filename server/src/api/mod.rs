@@ -168,3 +168,6 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
 fn decode<M: Message + Default>(message: Bytes) -> Result<M, Invalid> {
     M::decode(message).map_err(|error| Invalid::Malformed(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
