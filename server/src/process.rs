@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::compactor::{self, Retention};
@@ -35,7 +34,7 @@ use crate::node::{Node, Settings, Sink};
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
 use crate::tls::{self, Acceptor};
-use crate::watch::{Hub, Limits};
+use crate::watch::{self, Hub};
 
 /// Below this many file descriptors a member cannot work.
 const FDS_MIN: i64 = 150;
@@ -154,7 +153,7 @@ impl Member {
 
         let node = start_node(&config, &dir, &founding)?;
         health.is(node.clone());
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = tokio::sync::watch::channel(false);
         node.start_background(&stopping);
         if let Some(kept) = config.auto_compaction {
             let retention = match kept {
@@ -192,7 +191,7 @@ impl Member {
 /// Takes the member down: those who wait get answers, then everything is flushed.
 async fn end(
     node: Node,
-    stop: watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<bool>,
     serving: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     ended_by: SignalKind,
 ) -> anyhow::Result<i32> {
@@ -257,9 +256,10 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
     let revision = reader.view().revision();
     info!(revision, took_ms = started.elapsed().as_millis() as u64, "opened the state");
 
-    let leases = reader.leases().context("leases")?;
-    let lessor = Lessor::new(leases);
-    let hub = Hub::start(Arc::new(reader.clone()), Limits::default()).context("watch threads")?;
+    let lessor = Lessor::new(reader.leases());
+    let watches = watch::Options { progress_interval: config.watch_progress_interval, ..Default::default() };
+    let views = reader.clone();
+    let hub = Hub::start(Arc::new(move || views.view()), watches).context("watch threads")?;
     let raft = Raft::start(
         RaftConfig {
             member_id: founding.identity.member_id,
@@ -283,6 +283,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
             catchup_entries: flags.snapshot_catchup_entries,
         },
         state,
+        reader.clone(),
         Sink::new(hub.clone(), lessor.clone()),
     )
     .with_context(|| format!("Raft log in {}", dir.wal().display()))?;

@@ -84,8 +84,6 @@ impl Health for MemberHealth {
         storage.watch_streams.set(signed(watchers.streams as u64));
         storage.watchers.set(signed(watchers.watchers as u64));
         storage.slow_watchers.set(signed(watchers.slow as u64));
-        let sent = node.hub().events();
-        storage.events.inc_by(sent.saturating_sub(storage.events.get()));
 
         let member = format!("{:x}", node.member_id());
         server.alarms.reset();
