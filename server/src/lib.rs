@@ -1,13 +1,20 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod api;
 pub mod clock;
+pub mod compactor;
 pub mod config;
 pub mod datadir;
 pub mod error;
 pub mod http;
+pub mod lessor;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod node;
+pub mod process;
+pub mod quota;
 pub mod raft;
+pub mod serve;
 pub mod tls;
 pub mod watch;
