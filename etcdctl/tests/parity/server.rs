@@ -32,7 +32,7 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("REAL_ETCD_BIN can be started");
+            .expect("the server program can be started");
         let server = Self { child, _data: data };
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -57,14 +57,14 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound listener has an address").port()
 }
 
-/// The two programs to compare with, or `None` and a loud line when they are not given.
-pub fn programs() -> Option<(PathBuf, PathBuf)> {
-    let path = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let found = path("REAL_ETCD_BIN").zip(path("OFFICIAL_ETCDCTL_BIN"));
-    if found.is_none() {
-        // Straight to stderr: what a test prints is hidden when it passes.
-        let text = b"SKIPPED parity: REAL_ETCD_BIN and OFFICIAL_ETCDCTL_BIN are not both set; nothing was compared\n";
-        std::io::stderr().write_all(text).expect("stderr can be written to");
-    }
-    found
+/// A program named by a variable.
+pub fn program(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Says that nothing was compared, straight to stderr: what a test prints is hidden when it passes.
+pub fn skipped() {
+    let text =
+        b"SKIPPED parity: REAL_ETCD_BIN, OFFICIAL_ETCDCTL_BIN or ETCD_BIN is not set; nothing was compared\n";
+    std::io::stderr().write_all(text).expect("stderr can be written to");
 }
