@@ -279,7 +279,7 @@ impl Client {
                     Ok(reply) => return Ok(reply.into_inner()),
                     Err(status) => status,
                 };
-                log::warn("retrying of unary invoker failed", "error", describe(&status));
+                log::warn("a call failed", "error", describe(&status));
                 if broken(&status) {
                     self.pool.forget(index);
                 }

@@ -178,7 +178,7 @@ async fn renew(settings: &Settings, client: &Client, id: i64) -> Result<(), Fail
                 None => return Ok(()),
             },
             Ok(Err(status)) => {
-                log::warn("error occurred during lease keep alive loop", "error", describe(&status));
+                log::warn("keep-alive stream broke", "error", describe(&status));
             }
             Err(_) => return Ok(()),
         }
