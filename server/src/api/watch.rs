@@ -382,7 +382,11 @@ mod tests {
         let mut client = Client::new(1 << 20);
         client.create(pb::WatchCreateRequest { start_revision: -1, ..of_all() });
         client.create(of_all());
-        client.create(pb::WatchCreateRequest { key: "b".into(), range_end: "a".into(), ..Default::default() });
+        client.create(pb::WatchCreateRequest {
+            key: "b".into(),
+            range_end: "a".into(),
+            ..Default::default()
+        });
         client.ask(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 7 }));
         client.ask(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
         client.ask(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 }));
@@ -394,10 +398,7 @@ mod tests {
             cancel_reason: reason.to_owned(),
             ..none.clone()
         };
-        assert_eq!(
-            client.next().await,
-            refused("etcdserver: mvcc: required revision has been compacted")
-        );
+        assert_eq!(client.next().await, refused("etcdserver: mvcc: required revision has been compacted"));
         assert_eq!(client.next().await, pb::WatchResponse { created: true, ..none.clone() });
         assert_eq!(client.next().await, refused("mvcc: watcher range is empty"));
         assert_eq!(client.next().await, pb::WatchResponse { watch_id: -1, ..none.clone() });
@@ -427,8 +428,12 @@ mod tests {
         client.store.compact(4);
         client.create(pb::WatchCreateRequest { start_revision: 3, ..of_all() });
         assert!(client.next().await.created);
-        let ended =
-            pb::WatchResponse { header: header(0), canceled: true, compact_revision: 4, ..Default::default() };
+        let ended = pb::WatchResponse {
+            header: header(0),
+            canceled: true,
+            compact_revision: 4,
+            ..Default::default()
+        };
         assert_eq!(client.next().await, ended);
     }
 

@@ -121,7 +121,11 @@ impl Naive {
             };
             let r#type = if delete { EventType::Delete } else { EventType::Put }.into();
             let previous = live.as_ref().map(|(at, _)| *at);
-            let prev_kv = live.map(|(_, kv)| kv);
+            // As etcd: what was before the whole revision, and nothing for a put that creates.
+            let before =
+                history.rows.range(..Revision { main, sub: 0 }).rev().find(|(_, (_, kv))| kv.key == key);
+            let before = before.filter(|(_, (tombstone, _))| !tombstone).map(|(_, (_, kv))| kv.clone());
+            let prev_kv = before.filter(|_| delete || kv.create_revision < main);
             events.push(state::Event { key: key.clone(), kv: kv.encode_to_vec().into(), delete, previous });
             history.rows.insert(revision, (delete, kv.clone()));
             let event = Event { r#type, kv: Some(kv), prev_kv };

@@ -16,8 +16,9 @@ const EVENT_TYPE: [u8; 2] = [0x08, 0x01];
 const EVENT_KV: u8 = 0x12;
 const EVENT_PREV_KV: u8 = 0x1a;
 const RESPONSE_EVENTS: u8 = 0x5a;
-/// `mvccpb.KeyValue`: `key` is field 1, `mod_revision` 3.
+/// `mvccpb.KeyValue`: `key` is field 1, `create_revision` 2, `mod_revision` 3.
 const KV_KEY: u8 = 0x0a;
+const KV_CREATE_REVISION: u8 = 0x10;
 const KV_MOD_REVISION: u8 = 0x18;
 
 /// Changes in revision order; revisions are whole.
@@ -38,7 +39,8 @@ pub(super) struct Change {
     full: Option<Bytes>,
 }
 
-/// Where the record that a change replaced is found.
+/// Where the record that stood before a change's revision is found. As in etcd a put that created its
+/// key has none, even if the same command deleted the key before.
 enum Previous {
     None,
     At(Revision),
@@ -71,7 +73,13 @@ impl Slice {
     /// Adds the changes of a revision just applied.
     pub(super) fn push_block(&mut self, block: Block) {
         for event in block.events {
-            let previous = event.previous.map_or(Previous::None, Previous::At);
+            let previous = match event.previous {
+                None => Previous::None,
+                Some(at) if at.main < block.revision => Previous::At(at),
+                // Replaced within one command: shown is what was before all of it.
+                Some(_) if created_at(&event.kv) == Some(block.revision) => Previous::None,
+                Some(_) => Previous::Search,
+            };
             self.push(block.revision, event.delete, event.key, event.kv, previous);
         }
     }
@@ -80,7 +88,9 @@ impl Slice {
     pub(super) fn push_record(&mut self, key: Bytes, record: Record) {
         let revision = record.revision.main;
         let kv = if record.tombstone { deleted(&key, revision) } else { record.kv };
-        self.push(revision, record.tombstone, key, kv, Previous::Search);
+        let created = created_at(&kv) == Some(revision);
+        let previous = if created { Previous::None } else { Previous::Search };
+        self.push(revision, record.tombstone, key, kv, previous);
     }
 
     fn push(&mut self, revision: i64, delete: bool, key: Bytes, kv: Bytes, previous: Previous) {
@@ -125,6 +135,14 @@ pub(super) fn key_of(kv: &Bytes) -> Result<Bytes, Fault> {
     let at = kv.len() - rest.len();
     let end = usize::try_from(len).ok().and_then(|len| at.checked_add(len)).ok_or_else(corrupt)?;
     if end > kv.len() { Err(corrupt()) } else { Ok(kv.slice(at..end)) }
+}
+
+/// The create revision in an encoded `mvccpb.KeyValue`; that of a deleted key has none.
+fn created_at(kv: &Bytes) -> Option<i64> {
+    let key = key_of(kv).ok()?;
+    let after = 1 + encoded_len_varint(key.len() as u64) + key.len();
+    let mut rest = kv.get(after..)?.strip_prefix(&[KV_CREATE_REVISION])?;
+    prost::encoding::decode_varint(&mut rest).ok().map(u64::cast_signed)
 }
 
 /// The first element of concatenated events and what follows it.
@@ -211,6 +229,18 @@ mod tests {
         let plain = slice.changes[0].kv.clone();
         let kv = mvccpb::KeyValue::decode(plain).unwrap();
         assert_eq!(kv, mvccpb::KeyValue { key, mod_revision: 1 << 40, ..Default::default() });
+    }
+
+    #[test]
+    fn a_create_revision_is_found() {
+        let kv = |create_revision| -> Bytes {
+            let kv =
+                mvccpb::KeyValue { key: "k".into(), create_revision, mod_revision: 9, ..Default::default() };
+            kv.encode_to_vec().into()
+        };
+        assert_eq!(created_at(&kv(1 << 40)), Some(1 << 40));
+        assert_eq!(created_at(&kv(0)), None);
+        assert_eq!(created_at(&deleted(&Bytes::from_static(b"k"), 7)), None);
     }
 
     #[test]

@@ -137,8 +137,17 @@ impl Watched {
                 && self.create.range.contains(&past.key)
                 && !(if delete { self.create.no_delete } else { self.create.no_put })
         };
-        let mut got = self.got.iter();
+        // A compaction to the very revision that wrote a key twice leaves the later write alone.
+        let gone = |past: &Past| {
+            let again = |other: &&Past| other.revision == past.revision && other.key == past.key;
+            past.revision <= history.compacted
+                && !std::ptr::eq(history.changes.iter().rfind(again).expect("itself"), past)
+        };
+        let mut got = self.got.iter().peekable();
         for past in history.changes.iter().filter(wanted) {
+            if gone(past) && got.peek().is_none_or(|event| event.kv != past.event.kv) {
+                continue;
+            }
             let event = got.next().unwrap_or_else(|| panic!("missing {} of {to}", past.revision));
             assert_eq!(event.kv, past.event.kv);
             assert_eq!(event.r#type, past.event.r#type);
@@ -194,11 +203,9 @@ fn create(rng: &mut StdRng, now: i64) -> Create {
 fn changes(rng: &mut StdRng) -> Vec<(Bytes, Option<Bytes>)> {
     let mut changes: Vec<(Bytes, Option<Bytes>)> = Vec::new();
     for _ in 0..rng.random_range(1..4) {
-        let key = key(rng);
-        if !changes.iter().any(|(other, _)| *other == key) {
-            let value = rng.random_bool(0.7).then(|| vec![7; rng.random_range(0..200)].into());
-            changes.push((key, value));
-        }
+        let again = changes.first().filter(|_| rng.random_bool(0.2)).map(|(key, _)| key.clone());
+        let value = rng.random_bool(0.7).then(|| vec![7; rng.random_range(0..200)].into());
+        changes.push((again.unwrap_or_else(|| key(rng)), value));
     }
     changes
 }
