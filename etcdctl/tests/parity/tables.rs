@@ -178,7 +178,7 @@ pub fn watches() -> Vec<Case> {
         case("watch w").env("ETCDCTL_WATCH_KEY", "w"),
         case("watch").env("ETCDCTL_WATCH_RANGE_END", "x"),
         case("watch -i").stdin("watch w --rev 2\n").close_after(9),
-        case("watch -i").stdin("watch --rev 2 --prev-kv w -- echo seen\n").close_after(10),
+        case("watch -i").stdin("watch --rev 2 --prev-kv w -- echo seen\n").close_after(16),
         case("watch -i").stdin("\nnope\nwatch\nwatch a b --prefix\nwatch w2 --rev 2\n").close_after(3),
         case("watch -i").stdin("watch w --rev 1000\nwatch w2 --rev 2\n").close_after(3),
         case("watch -i").stdin("watch a --nope\n"),
