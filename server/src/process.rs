@@ -53,7 +53,10 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     raise_fd_limit();
     let limit = crate::metrics::process::fd_limit();
     METRICS.process.refresh();
-    ensure!(limit >= FDS_MIN, "the limit of {limit} file descriptors is too low: at least {FDS_MIN} are needed");
+    ensure!(
+        limit >= FDS_MIN,
+        "the limit of {limit} file descriptors is too low: at least {FDS_MIN} are needed"
+    );
     if config.flags.memory_mlock {
         rustix::mm::mlockall(rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE)
             .context("--memory-mlock")?;
@@ -65,7 +68,8 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         data_dir = %config.data_dir.display(),
         "starting an etcd server"
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("main runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("main runtime")?;
     let ended_by = runtime.block_on(Member::run(config))?;
     drop(runtime);
     info!(signal = ended_by, "stopped");
@@ -109,7 +113,8 @@ impl Sockets {
         let flags = &config.flags;
         let http_apart = !flags.listen_client_http_urls.0.is_empty();
         let mut clients = Vec::new();
-        let sets = [(&flags.listen_client_urls, !http_apart, true), (&flags.listen_client_http_urls, true, false)];
+        let sets =
+            [(&flags.listen_client_urls, !http_apart, true), (&flags.listen_client_http_urls, true, false)];
         for (Urls(urls), http, grpc) in sets {
             for url in urls {
                 clients.push(Bound { listener: listen::bind(url, flags)?, url: url.clone(), http, grpc });
@@ -224,7 +229,9 @@ fn describe(config: &Config, founding: &bootstrap::Founding) {
     metrics.version.with_label_values(&[ETCD_VERSION]).set(1);
     metrics.go_version.with_label_values(&["none (Rust)"]).set(1);
     metrics.id.with_label_values(&[member_id.as_str()]).set(1);
-    metrics.quota_backend_bytes.set(config.quota_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
+    metrics
+        .quota_backend_bytes
+        .set(config.quota_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0));
     for gate in Gate::ALL {
         let on = i64::from(config.feature(*gate));
         metrics.feature_enabled.with_label_values(&[gate.name(), gate.stage().as_str()]).set(on);
@@ -300,7 +307,11 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
     Ok(Node::new(raft, reader, hub, lessor, settings))
 }
 
-fn serve_metrics(config: &Config, sockets: &Sockets, health: &Arc<health::MemberHealth>) -> anyhow::Result<()> {
+fn serve_metrics(
+    config: &Config,
+    sockets: &Sockets,
+    health: &Arc<health::MemberHealth>,
+) -> anyhow::Result<()> {
     if sockets.metrics.is_empty() {
         return Ok(());
     }

@@ -76,7 +76,8 @@ impl Room {
         if cost == 0 {
             return true;
         }
-        let size = self.total.load(Ordering::Relaxed) + self.admitted.load(Ordering::Relaxed);
+        // Space that a compaction has freed counts as free at once: files follow by themselves.
+        let size = self.in_use.load(Ordering::Relaxed) + self.admitted.load(Ordering::Relaxed);
         let fits = size.saturating_add(cost) < limit;
         if fits {
             self.admitted.fetch_add(cost, Ordering::Relaxed);
@@ -86,8 +87,7 @@ impl Room {
 
     fn refresh(&self, total: i64, in_use: i64) {
         self.admitted.store(0, Ordering::Relaxed);
-        // What is written and not on disk yet has to go there.
-        self.total.store(total.max(in_use), Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
         self.in_use.store(in_use, Ordering::Relaxed);
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn quota(limit: Option<i64>, size: i64) -> Room {
-        Room { limit, total: size.into(), in_use: 0.into(), admitted: 0.into() }
+        Room { limit, total: size.into(), in_use: size.into(), admitted: 0.into() }
     }
 
     #[test]

@@ -38,10 +38,12 @@ impl Member {
 
     async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let (state, reader) = state::State::open(state::Options::new(dir.path().join("state"))).expect("a state");
+        let (state, reader) =
+            state::State::open(state::Options::new(dir.path().join("state"))).expect("a state");
         let lessor = Lessor::new(reader.leases());
         let views = reader.clone();
-        let hub = Hub::start(Arc::new(move || views.view()), crate::watch::Options::default()).expect("threads");
+        let hub =
+            Hub::start(Arc::new(move || views.view()), crate::watch::Options::default()).expect("threads");
         let node = state::Node {
             id: MEMBER,
             name: "one".to_owned(),
@@ -93,7 +95,8 @@ impl Member {
     }
 
     async fn put(&self, key: &str, value: impl Into<bytes::Bytes>) -> pb::PutResponse {
-        let request = pb::PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() };
+        let request =
+            pb::PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() };
         self.kv().put(request).await.expect("a put").into_inner()
     }
 
@@ -131,7 +134,8 @@ async fn headers_say_what_those_of_etcd_say() {
     assert_eq!(member.kv().delete_range(nothing).await.expect("a delete").into_inner().header, full(3, term));
 
     let op = |request| pb::RequestOp { request: Some(request) };
-    let nested = pb::TxnRequest { success: vec![op(Request::RequestRange(range("a", "")))], ..Default::default() };
+    let nested =
+        pb::TxnRequest { success: vec![op(Request::RequestRange(range("a", "")))], ..Default::default() };
     let put = pb::PutRequest { key: "b".into(), ..Default::default() };
     let txn = pb::TxnRequest {
         success: vec![op(Request::RequestPut(put)), op(Request::RequestTxn(nested))],
@@ -145,7 +149,8 @@ async fn headers_say_what_those_of_etcd_say() {
     assert_eq!(nested.header, Some(pb::ResponseHeader::default()));
 
     let mut leases = LeaseClient::new(member.channel.clone());
-    let granted = leases.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 5 }).await.expect("a grant").into_inner();
+    let granted =
+        leases.lease_grant(pb::LeaseGrantRequest { ttl: 1, id: 5 }).await.expect("a grant").into_inner();
     assert_eq!((granted.header, granted.id, granted.ttl), (full(4, term), 5, 2));
     let members = ClusterClient::new(member.channel.clone())
         .member_list(pb::MemberListRequest { linearizable: true })
@@ -154,7 +159,8 @@ async fn headers_say_what_those_of_etcd_say() {
         .into_inner();
     assert_eq!(members.header, full(0, term));
     let mut maintenance = MaintenanceClient::new(member.channel.clone());
-    let defragmented = maintenance.defragment(pb::DefragmentRequest {}).await.expect("an answer").into_inner();
+    let defragmented =
+        maintenance.defragment(pb::DefragmentRequest {}).await.expect("an answer").into_inner();
     assert_eq!(defragmented.header, None);
     let status = maintenance.status(pb::StatusRequest {}).await.expect("a status").into_inner();
     assert_eq!((status.header, status.version.as_str()), (full(4, term), "3.7.3"));
@@ -182,8 +188,10 @@ async fn a_stream_comes_in_growing_chunks_and_the_last_says_the_rest() {
 
     let limited = pb::RangeRequest { limit: 12, ..range("k", "l") };
     let mut stream = member.kv().range_stream(limited).await.expect("a stream").into_inner();
-    let first = stream.message().await.expect("no error").expect("a chunk").range_response.expect("a response");
-    let last = stream.message().await.expect("no error").expect("a chunk").range_response.expect("a response");
+    let first =
+        stream.message().await.expect("no error").expect("a chunk").range_response.expect("a response");
+    let last =
+        stream.message().await.expect("no error").expect("a chunk").range_response.expect("a response");
     assert_eq!((first.kvs.len(), last.kvs.len(), last.count, last.more), (10, 2, 45, true));
     assert!(stream.message().await.expect("no error").is_none());
     member.end().await;
@@ -223,7 +231,8 @@ async fn the_quota_is_looked_at_first() {
 #[tokio::test]
 async fn what_is_too_large_is_told_in_two_ways() {
     let member = Member::start().await;
-    let put = |len: usize| pb::PutRequest { key: "k".into(), value: vec![0; len].into(), ..Default::default() };
+    let put =
+        |len: usize| pb::PutRequest { key: "k".into(), value: vec![0; len].into(), ..Default::default() };
     let status = member.kv().put(put(1_572_864)).await.expect_err("beyond the limit of the log");
     assert_eq!(refused(&status), (Code::InvalidArgument, "etcdserver: request is too large"));
     member.kv().put(put(1_572_764)).await.expect("as long as may be");
@@ -239,7 +248,8 @@ async fn a_keep_alive_of_an_unknown_lease_is_answered_with_nothing_left() {
     let mut leases = LeaseClient::new(member.channel.clone());
     leases.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 5 }).await.expect("a grant");
     let requests = [5, 6, 5].map(|id| pb::LeaseKeepAliveRequest { id });
-    let mut answers = leases.lease_keep_alive(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
+    let mut answers =
+        leases.lease_keep_alive(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
     let mut left = Vec::new();
     while let Some(answer) = answers.message().await.expect("no error") {
         left.push((answer.id, answer.ttl));

@@ -36,7 +36,9 @@ pub fn found(config: &Config, known: Option<Identity>) -> Result<Founding, Strin
         return Ok(Founding { identity, members: vec![member] });
     }
     if flags.initial_cluster_state == ClusterState::Existing {
-        return Err("--initial-cluster-state=existing: this release cannot join a running cluster yet".to_owned());
+        return Err(
+            "--initial-cluster-state=existing: this release cannot join a running cluster yet".to_owned()
+        );
     }
     let Some((_, own_urls)) = config.initial_cluster.iter().find(|(member, _)| member == name) else {
         return Err(format!("couldn't find local name {name:?} in the initial cluster configuration"));
@@ -115,9 +117,8 @@ fn same(a: &Url, b: &Url) -> bool {
     if a.is_unix() || b.is_unix() || a.scheme() != b.scheme() || a.port() != b.port() {
         return false;
     }
-    let resolve = |url: &Url| -> Vec<_> {
-        url.address().to_socket_addrs().map(Iterator::collect).unwrap_or_default()
-    };
+    let resolve =
+        |url: &Url| -> Vec<_> { url.address().to_socket_addrs().map(Iterator::collect).unwrap_or_default() };
     let others = resolve(b);
     resolve(a).iter().any(|address| others.contains(address))
 }
@@ -138,7 +139,8 @@ mod tests {
         let founding = found(&config(""), None).unwrap();
         assert_eq!(founding.identity.member_id, 0x8e9e_05c5_2164_694d);
         assert_eq!(founding.members[0].name, "default");
-        let founding = found(&config("--name=a --initial-advertise-peer-urls=http://127.0.0.1:23800"), None).unwrap();
+        let founding =
+            found(&config("--name=a --initial-advertise-peer-urls=http://127.0.0.1:23800"), None).unwrap();
         let expected = Identity { cluster_id: 0x0482_76a8_f75b_6a87, member_id: 0x2e12_59d4_15f2_a040 };
         assert_eq!(founding.identity, expected);
     }
@@ -154,7 +156,10 @@ mod tests {
     #[test]
     fn refusals() {
         for (line, text) in [
-            ("--name=b --initial-cluster=a=http://127.0.0.1:1", "couldn't find local name \"b\" in the initial cluster configuration"),
+            (
+                "--name=b --initial-cluster=a=http://127.0.0.1:1",
+                "couldn't find local name \"b\" in the initial cluster configuration",
+            ),
             (
                 "--name=a --initial-cluster=a=http://127.0.0.1:1",
                 "--initial-cluster has a=http://127.0.0.1:1 but missing from --initial-advertise-peer-urls=http://localhost:2380 (resolved urls: \"http://localhost:2380\" != \"http://127.0.0.1:1\")",
@@ -171,7 +176,10 @@ mod tests {
                 "--initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:2",
                 "--initial-cluster names 2 members: this release runs clusters of one",
             ),
-            ("--initial-cluster-state=existing", "--initial-cluster-state=existing: this release cannot join a running cluster yet"),
+            (
+                "--initial-cluster-state=existing",
+                "--initial-cluster-state=existing: this release cannot join a running cluster yet",
+            ),
         ] {
             assert_eq!(found(&config(line), None).unwrap_err(), text, "{line}");
         }

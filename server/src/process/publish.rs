@@ -22,15 +22,22 @@ pub async fn publish(node: &Node, config: &Config) {
     };
     propose(node, Op::MemberAttributes(attributes), "member attributes").await;
     if node.reader().cluster_version().as_deref() != Some(CLUSTER_VERSION) {
-        propose(node, Op::ClusterVersion(ClusterVersion { version: CLUSTER_VERSION.to_owned() }), "cluster version")
-            .await;
+        propose(
+            node,
+            Op::ClusterVersion(ClusterVersion { version: CLUSTER_VERSION.to_owned() }),
+            "cluster version",
+        )
+        .await;
     }
     crate::metrics::METRICS
         .server
         .cluster_version
         .with_label_values(&[CLUSTER_VERSION.trim_end_matches(".0")])
         .set(1);
-    info!(local_member_id = format!("{:x}", node.member_id()), "published local member to cluster through raft");
+    info!(
+        local_member_id = format!("{:x}", node.member_id()),
+        "published local member to cluster through raft"
+    );
 }
 
 async fn propose(node: &Node, op: Op, what: &'static str) {

@@ -22,7 +22,7 @@ use proto::etcdserverpb as pb;
 use crate::hash::{self, HashKv};
 use crate::lease::{self, Lease, LeaseChange};
 use crate::mvcc::{self, Mvcc, View, Views};
-use crate::storage::Storage;
+use crate::storage::{Column, Storage};
 use crate::{Block, Entry, EntryBody, Fault, LogId, Options, Refusal, Reply, Response, alarm, members, txn};
 
 /// A batch is written at the latest after this many entries …
@@ -259,7 +259,7 @@ pub struct Reader {
 /// How much room the state takes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// On disk, with what is deleted but not rewritten yet.
+    /// On disk, with what is deleted but not rewritten yet; or in memory on its way there.
     pub total: i64,
     /// Of what is still needed.
     pub in_use: i64,
@@ -309,9 +309,13 @@ impl Reader {
     /// # Errors
     /// When RocksDB does not say.
     pub fn sizes(&self) -> Result<Sizes, Fault> {
-        let in_use = self.views.bytes_in_use();
-        let total = i64::try_from(self.storage.size_on_disk()?).unwrap_or(i64::MAX);
-        Ok(Sizes { total, in_use })
+        let mut in_use = self.views.bytes_in_use();
+        for row in self.storage.scan(Column::Meta, b"", None) {
+            let (key, value) = row?;
+            in_use += (key.len() + value.len()) as i64;
+        }
+        let on_disk = i64::try_from(self.storage.size_on_disk()?).unwrap_or(i64::MAX);
+        Ok(Sizes { total: on_disk.max(in_use), in_use })
     }
 
     /// etcd's HashKV at a revision; 0 means the current one. Reads every record up to it.

@@ -39,6 +39,8 @@ pub(super) struct Snapshot {
     pub revision: i64,
     pub compacted: i64,
     pub applied: LogId,
+    /// Bytes of the records and keys that are still needed.
+    pub in_use: i64,
     /// All views since the last compaction; the compaction waits until those of before are gone.
     #[expect(dead_code, reason = "held, not read: the compaction counts who holds it")]
     pub epoch: Arc<()>,
@@ -72,7 +74,7 @@ impl Views {
 
     /// Bytes of the records and keys that are still needed.
     pub fn bytes_in_use(&self) -> i64 {
-        self.shared.core.lock().in_use
+        self.shared.current.load().in_use
     }
 }
 

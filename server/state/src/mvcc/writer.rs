@@ -75,6 +75,7 @@ impl Core {
             revision: self.revision,
             compacted: self.compacted,
             applied: self.applied,
+            in_use: self.in_use,
             epoch: self.epoch.clone(),
         }));
         Ok(())
@@ -171,7 +172,14 @@ impl Mvcc {
             storage: storage.clone(),
             index,
             rows: RowCache::new(options.memory_budget / 4),
-            current: ArcSwap::from_pointee(Snapshot { table, revision, compacted, applied, epoch }),
+            current: ArcSwap::from_pointee(Snapshot {
+                table,
+                revision,
+                compacted,
+                applied,
+                in_use: in_use as i64,
+                epoch,
+            }),
             core: Arc::new(Mutex::new(core)),
             finished: AtomicI64::new(finished),
             finished_changed: (Mutex::new(()), Condvar::new()),
