@@ -101,6 +101,11 @@ impl Node {
         if self.quota().room.admit(i64::try_from(cost).unwrap_or(i64::MAX)) {
             return Ok(());
         }
+        Box::pin(self.raise_no_space()).await;
+        Err(Refusal::NoSpace.into())
+    }
+
+    async fn raise_no_space(&self) {
         let alarm = pb::AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id: self.member_id(),
@@ -109,7 +114,6 @@ impl Node {
         if let Err(failure) = self.propose(Encoded::new(Op::Alarm(alarm))).await {
             warn!(%failure, "the alarm for lack of space could not be raised");
         }
-        Err(Refusal::NoSpace.into())
     }
 }
 

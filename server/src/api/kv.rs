@@ -30,7 +30,8 @@ pub async fn put(call: &Call<'_>, message: Bytes) -> Answer {
     node.check_quota(txn::put_cost(&request)).await?;
     validate::put(&request).map_err(Invalid::Request)?;
     drop(request);
-    let applied = timing::PUT.of(node.propose(command)).await?;
+    let timed = timing::PUT.start();
+    let applied = timed.end(node.propose(command).await)?;
     match applied.response {
         Response::Put(mut response) => {
             response.header = Some(node.header(applied.revision));
@@ -47,7 +48,8 @@ pub async fn delete_range(call: &Call<'_>, message: Bytes) -> Answer {
     call.admit(false)?;
     let node = call.node();
     validate::delete_range(&request).map_err(Invalid::Request)?;
-    let applied = timing::DELETE_RANGE.of(node.propose(command)).await?;
+    let timed = timing::DELETE_RANGE.start();
+    let applied = timed.end(node.propose(command).await)?;
     match applied.response {
         Response::DeleteRange(mut response) => {
             response.header = Some(node.header(applied.revision));
@@ -67,11 +69,13 @@ pub async fn txn(call: &Call<'_>, message: Bytes) -> Answer {
     node.check_quota(txn::cost(&request)).await?;
     validate::txn(&request, node.settings().txn_ops_max).map_err(Invalid::Request)?;
     if txn::is_read_only(&request) {
-        let response = timing::READONLY_TXN.of(read_only(node, request)).await?;
+        let timed = timing::READONLY_TXN.start();
+        let response = timed.end(read_only(node, request).await)?;
         return Ok(reply(framed(&response)));
     }
     drop(request);
-    let applied = timing::TXN.of(node.propose(command)).await?;
+    let timed = timing::TXN.start();
+    let applied = timed.end(node.propose(command).await)?;
     match applied.response {
         Response::Txn(mut response) => {
             response.header = Some(node.header(applied.revision));
@@ -105,7 +109,8 @@ pub async fn range(call: &Call<'_>, message: Bytes) -> Answer {
     let request: pb::RangeRequest = decode(message)?;
     call.admit(request.serializable)?;
     validate::range(&request).map_err(Invalid::Request)?;
-    timing::RANGE.of(range::answer(call.node(), request)).await
+    let timed = timing::RANGE.start();
+    timed.end(range::answer(call.node(), request).await)
 }
 
 /// Reads the keys of a range in messages of a bearable size.
@@ -127,7 +132,8 @@ pub async fn view_for(node: &Node, request: &pb::RangeRequest) -> Result<View, F
 
 /// Gives up old revisions.
 pub async fn compact(node: Node, request: pb::CompactionRequest) -> Result<pb::CompactionResponse, Failure> {
-    let applied = timing::COMPACTION.of(node.propose(Encoded::new(Op::Compaction(request)))).await?;
+    let timed = timing::COMPACTION.start();
+    let applied = timed.end(node.propose(Encoded::new(Op::Compaction(request))).await)?;
     if request.physical {
         let reader = node.reader().clone();
         range::blocking(move || while !reader.wait_compacted(request.revision, COMPACTION_WAIT) {}).await;

@@ -29,7 +29,8 @@ pub async fn grant(
     }
     // The shortest time depends on this member's settings: it is decided here, before the log.
     request.ttl = request.ttl.max(node.settings().lease_ttl_min());
-    let applied = timing::LEASE_GRANT.of(node.propose(Encoded::new(Op::LeaseGrant(request)))).await?;
+    let timed = timing::LEASE_GRANT.start();
+    let applied = timed.end(node.propose(Encoded::new(Op::LeaseGrant(request))).await)?;
     match applied.response {
         Response::LeaseGrant(mut response) => {
             response.header = Some(node.header(applied.revision));
@@ -41,7 +42,8 @@ pub async fn grant(
 
 /// Ends a lease and the keys attached to it.
 pub async fn revoke(node: Node, request: pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, Failure> {
-    let applied = timing::LEASE_REVOKE.of(node.propose(Encoded::new(Op::LeaseRevoke(request)))).await?;
+    let timed = timing::LEASE_REVOKE.start();
+    let applied = timed.end(node.propose(Encoded::new(Op::LeaseRevoke(request))).await)?;
     Ok(pb::LeaseRevokeResponse { header: Some(node.header(applied.revision)) })
 }
 

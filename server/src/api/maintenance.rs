@@ -11,7 +11,8 @@ use crate::node::{Encoded, Failure, Node, stop_on};
 
 /// Lists, raises or lowers alarms; all of it through the log, so that all members say the same.
 pub async fn alarm(node: Node, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Failure> {
-    let applied = timing::ALARM.of(node.propose(Encoded::new(Op::Alarm(request)))).await?;
+    let timed = timing::ALARM.start();
+    let applied = timed.end(node.propose(Encoded::new(Op::Alarm(request))).await)?;
     match applied.response {
         Response::Alarm(mut response) => {
             response.header = Some(node.header(applied.revision));

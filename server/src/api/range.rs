@@ -41,7 +41,7 @@ pub async fn answer(node: &Node, request: pb::RangeRequest) -> Answer {
     let query = query(&request);
     let short = is_short(&view, &request, &query)?;
     let rows = move || view.range(&query);
-    let rows = if short { rows() } else { blocking(rows).await };
+    let rows = if short { rows() } else { Box::pin(blocking(rows)).await };
     let rows = rows.unwrap_or_else(|fault| stop_on(fault))?;
     respond(Frame::new(&header, rows.more, rows.count), rows, short).await
 }
@@ -163,7 +163,7 @@ async fn respond(frame: Frame, mut rows: Rows, short: bool) -> Result<Response<B
         debug_assert_eq!(bytes.len(), PREFIX_LEN + len, "the rows are as long as they said");
         bytes.freeze()
     };
-    let message = if short { build() } else { blocking(build).await };
+    let message = if short { build() } else { Box::pin(blocking(build)).await };
     Ok(reply(message))
 }
 

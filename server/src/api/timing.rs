@@ -22,12 +22,24 @@ impl Timing {
         }
     }
 
-    /// Waits for a request and records how long it took.
-    pub async fn of<T, E>(&self, request: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let started = Instant::now();
-        let result = request.await;
-        let histogram = if result.is_ok() { &self.succeeded } else { &self.failed };
-        histogram.observe(started.elapsed().as_secs_f64());
+    /// Begins to measure one request. Not a wrapper around its future: that would double the future's size,
+    /// which every request pays for.
+    pub fn start(&'static self) -> Running {
+        Running { timing: self, started: Instant::now() }
+    }
+}
+
+/// One request that is being measured.
+pub struct Running {
+    timing: &'static Timing,
+    started: Instant,
+}
+
+impl Running {
+    /// Records how long the request took, with its result.
+    pub fn end<T, E>(self, result: Result<T, E>) -> Result<T, E> {
+        let histogram = if result.is_ok() { &self.timing.succeeded } else { &self.timing.failed };
+        histogram.observe(self.started.elapsed().as_secs_f64());
         result
     }
 }
