@@ -43,7 +43,7 @@ async fn a_member_knows_itself() -> Result<()> {
     let status = client.maintenance.clone().status(StatusRequest {}).await?.into_inner();
     assert_eq!(status.leader, only.id);
     assert!(status.version.starts_with("3.7."), "{}", status.version);
-    assert!(status.db_size >= status.db_size_in_use && status.db_size_in_use > 0);
+    assert!(status.db_size >= status.db_size_in_use && status.db_size_in_use > 0, "{status:?}");
     Ok(())
 }
 

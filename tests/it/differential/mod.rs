@@ -6,6 +6,7 @@
 //! | `DIFFERENTIAL_STEPS` | how long a history is |
 //! | `DIFFERENTIAL_RUNS` | how many histories, each on fresh members |
 //! | `DIFFERENTIAL_SELF` | compare etcd with itself, which tests the test |
+//! | `DIFFERENTIAL_KEEP_GOING` | report up to this many differences before giving up |
 //!
 //! Deliberate differences stand in `tests/differences.md`.
 
@@ -30,7 +31,7 @@ use self::step::{Call, Step};
 /// etcd brings watches that start in the past up to date in a loop of 100 ms.
 const CATCH_UP: Duration = Duration::from_millis(300);
 /// How long a member may take for what it will certainly do.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Steps shown when something differs.
 const SHOWN: usize = 12;
 
@@ -57,15 +58,23 @@ async fn random_histories_are_answered_as_etcd_answers_them() -> Result<()> {
             unsynced: false,
         };
         let mut generator = Generator::new(seed);
+        let mut left = setting("DIFFERENTIAL_KEEP_GOING", 1);
         for number in 0..steps {
             let step = generator.step();
             pair.remember(number, &step);
             if let Err(error) = pair.take(&step, &mut generator).await {
+                left -= 1;
+                if left > 0 {
+                    println!("difference at seed {seed}, step {number}: {error:#}\nin {step:?}\n");
+                    pair.reopen().await?;
+                    continue;
+                }
                 let last = Vec::from(pair.last).join("\n  ");
                 bail!("{error:#}\n\nseed {seed}, step {number}; the last steps were\n  {last}");
             }
         }
         pair.settle().await.with_context(|| format!("seed {seed}, at the end"))?;
+        ensure!(left == setting("DIFFERENTIAL_KEEP_GOING", 1), "seed {seed} differs; see above");
         println!(
             "differential: seed {seed} is the same for {steps} steps, revision {}",
             generator.revision()
@@ -130,9 +139,7 @@ impl Pair {
             }
             Step::Reopen { stream } => {
                 self.settle().await?;
-                self.etcd.streams[*stream] = watches::Stream::open(&self.etcd.client).await?;
-                self.ours.streams[*stream] = watches::Stream::open(&self.ours.client).await?;
-                Ok(())
+                self.reopen_one(*stream).await
             }
             Step::Expire { id, keys } => self.expire(*id, *keys, generator).await,
             Step::Restart { kill } => {
@@ -141,6 +148,19 @@ impl Pair {
                 etcd.and(ours)
             }
         }
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        for stream in 0..self.etcd.streams.len() {
+            self.reopen_one(stream).await?;
+        }
+        Ok(())
+    }
+
+    async fn reopen_one(&mut self, stream: usize) -> Result<()> {
+        self.etcd.streams[stream] = watches::Stream::open(&self.etcd.client).await?;
+        self.ours.streams[stream] = watches::Stream::open(&self.ours.client).await?;
+        Ok(())
     }
 
     async fn call(&mut self, call: &Call, generator: &mut Generator) -> Result<()> {

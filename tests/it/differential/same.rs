@@ -49,6 +49,9 @@ fn common(call: &Call, answer: &mut Answer) {
             answer.db_size_in_use = answer.db_size_in_use.signum();
             answer.raft_index = answer.raft_index.min(1);
             answer.raft_applied_index = answer.raft_applied_index.min(1);
+            for error in &mut answer.errors {
+                *error = error.replace("  ", " ");
+            }
         }
         _ => {}
     }
