@@ -146,7 +146,7 @@ impl Raft {
         async move { status.wait_applied(index).await }
     }
 
-    /// Refuses what comes from here on, lets what is queued be applied, and brings state and log to disk.
+    /// Refuses what comes from here on, lets what is under way be applied, and brings state and log to disk.
     pub fn shutdown(self) -> impl Future<Output = ()> + Send {
         let stop = self.shared.stop.lock().take();
         async move {

@@ -142,6 +142,11 @@ fn replay(machine: &mut impl Machine, sink: &mut impl ApplySink, log: &Log) -> a
         "the state ends at entry {next}, but the raft log begins only after entry {begin}: the state directory was \
          replaced or lost"
     );
+    // Nor may a lost log pass for a new one: with it went the vote.
+    anyhow::ensure!(
+        next == 0 || log.state().last.is_some(),
+        "the state ends at entry {next}, but the raft log is empty: it was removed or lost"
+    );
     let end = log.committed().map_or(0, |committed| committed.index + 1);
     if next < end {
         tracing::info!(from = next + 1, to = end, "replaying the raft log");

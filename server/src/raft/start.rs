@@ -10,7 +10,7 @@ use openraft::{Config, SnapshotPolicy};
 use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 
-use super::apply::{Applier, Thread};
+use super::apply::Applier;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::network::Peers;
@@ -49,16 +49,31 @@ pub(crate) fn start(
             Ok(runtime) => runtime,
             Err(error) => return report(&ready, Err(error.into())),
         };
-        let node = Member { config, log, status, requests };
-        runtime.block_on(async {
-            match node.up(applier).await {
+        let member = Member { config, log: log.clone(), status, requests };
+        let done = runtime.block_on(async {
+            match member.up(applier).await {
                 Ok(raft) => {
                     report(&ready, Ok(()));
-                    node.run(raft, thread, stopped).await;
+                    member.run(raft, stopped).await
                 }
-                Err(error) => report(&ready, Err(error)),
+                Err(error) => {
+                    report(&ready, Err(error));
+                    None
+                }
             }
         });
+        // With the runtime go openraft's tasks, and with them the last ways to the apply thread: it ends
+        // after what is queued.
+        drop(runtime);
+        if let Err(fault) = thread.join() {
+            fatal(&fault);
+        }
+        if let Err(error) = log.close() {
+            fatal(&error);
+        }
+        if let Some(done) = done {
+            done.send(()).ok();
+        }
     })?;
     started.recv()??;
     Ok(stop)
@@ -110,8 +125,12 @@ impl Member {
         Ok(raft)
     }
 
-    /// Runs until told to stop, or until every handle is gone.
-    async fn run(self, raft: Inner, thread: Thread, stopped: oneshot::Receiver<oneshot::Sender<()>>) {
+    /// Runs until told to stop, or until every handle is gone; gives back whom to tell when all is down.
+    async fn run(
+        self,
+        raft: Inner,
+        stopped: oneshot::Receiver<oneshot::Sender<()>>,
+    ) -> Option<oneshot::Sender<()>> {
         let proposer = tokio::spawn(requests::propose_all(self.requests.clone(), raft.clone()));
         let reader = tokio::spawn(requests::read_all(self.requests.clone(), raft.clone()));
         let done = tokio::select! {
@@ -127,17 +146,7 @@ impl Member {
         if let Err(error) = raft.shutdown().await {
             fatal(&error);
         }
-        // With openraft's last handle the apply thread ends, after what is queued.
-        drop(raft);
-        if let Err(fault) = thread.join() {
-            fatal(&fault);
-        }
-        if let Err(error) = self.log.close() {
-            fatal(&error);
-        }
-        if let Some(done) = done {
-            done.send(()).ok();
-        }
+        done
     }
 
     /// Publishes roles as they change; resolves to why openraft has ended.

@@ -233,6 +233,50 @@ fn a_killed_member_replays_what_its_state_lacks() {
     assert!(persisted.index > 0, "snapshots have persisted something on the way");
 }
 
+/// The log stays as long as the settings say, however much is written, and a restart needs only what is left.
+#[test]
+fn the_log_is_purged_below_what_is_persisted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let machine = Memory::default();
+    let unsynced = RaftConfig { fsync: false, ..config(dir.path()) };
+    block_on(async {
+        let raft = Raft::start_machine(unsynced.clone(), machine.clone(), Sink::default()).expect("starts");
+        led(&raft).await;
+        for round in 0..30 {
+            propose(&raft, round * 1000..(round + 1) * 1000).await;
+        }
+        raft.shutdown().await;
+    });
+    let disk = Arc::new(RealDisk::open(&unsynced.wal_dir).expect("a folder"));
+    let log =
+        Log::open(disk, Options { owner: 7, ..Options::default() }, Arc::new(NoObserver)).expect("a log");
+    let purged = log.state().purged.expect("something was purged").index;
+    assert!((10_000..20_100).contains(&purged), "purged up to {purged} of 30,000");
+    log.close().expect("closes");
+    block_on(async {
+        let raft = start(dir.path(), &machine.crashed());
+        led(&raft).await;
+        propose(&raft, 0..10).await;
+        raft.shutdown().await;
+    });
+}
+
+#[test]
+fn a_lost_log_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let machine = Memory::default();
+    block_on(async {
+        let raft = start(dir.path(), &machine);
+        led(&raft).await;
+        propose(&raft, 0..1).await;
+        raft.shutdown().await;
+    });
+    std::fs::remove_dir_all(dir.path().join("wal")).expect("removed");
+    let refused = Raft::start_machine(config(dir.path()), machine, Sink::default());
+    let error = refused.err().expect("refused").to_string();
+    assert!(error.contains("raft log is empty"), "{error}");
+}
+
 #[test]
 fn a_state_that_lost_more_than_the_log_holds_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
