@@ -39,6 +39,9 @@ const APPLY_BACKLOG_MAX: u64 = 5_000;
 /// What a request may wait for, beside two elections.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The pause before a leader that could not serve is asked again.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+
 /// The longest a keep-alive of an unknown lease waits for what is committed to be applied.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -217,9 +220,18 @@ impl Node {
             return Err(Invalid::TooLarge.into());
         }
         let pending = Pending::new();
-        let proposed =
-            timeout(self.shared.settings.request_timeout(), self.shared.raft.propose(command.into_bytes()));
-        let reply = proposed.await.unwrap_or(Err(Unavailable::TimedOut));
+        let command = command.into_bytes();
+        let raft = &self.shared.raft;
+        let proposed = async {
+            match raft.propose(command.clone()).await {
+                Err(Unavailable::NoLeader) => {
+                    Box::pin(once_led(raft, || raft.propose(command.clone()))).await
+                }
+                reply => reply,
+            }
+        };
+        let reply = timeout(self.shared.settings.request_timeout(), proposed).await;
+        let reply = reply.unwrap_or(Err(Unavailable::TimedOut));
         drop(pending);
         let reply = reply.inspect_err(|_| METRICS.server.proposals_failed.inc())?;
         Ok(Applied { revision: reply.revision, response: reply.result? })
@@ -252,6 +264,25 @@ impl Node {
             .await
             .map_err(|_elapsed| Failure::ApplyTimedOut)??;
         Ok(())
+    }
+}
+
+/// Tries again what was refused for want of a leader, as soon as there is one. Nothing of it has been done,
+/// so this repeats nothing; whoever calls it says for how long.
+async fn once_led<T, F>(raft: &Raft, ask: impl Fn() -> F) -> Result<T, Unavailable>
+where
+    F: Future<Output = Result<T, Unavailable>>,
+{
+    let mut status = raft.status_watch();
+    loop {
+        if status.wait_for(|status| status.leader != 0).await.is_err() {
+            return Err(Unavailable::Stopped);
+        }
+        match ask().await {
+            // Known, and yet not able to lead: not at once again.
+            Err(Unavailable::NoLeader) => tokio::time::sleep(LEADER_PAUSE).await,
+            answer => return answer,
+        }
     }
 }
 

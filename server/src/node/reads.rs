@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::once_led;
 use crate::error::Unavailable;
 use crate::raft::Raft;
 
@@ -65,6 +66,9 @@ impl Reads {
 }
 
 async fn round(raft: &Raft) -> Result<(), Unavailable> {
-    let index = raft.read_index().await?;
+    let index = match raft.read_index().await {
+        Err(Unavailable::NoLeader) => Box::pin(once_led(raft, || raft.read_index())).await?,
+        index => index?,
+    };
     raft.wait_applied(index).await
 }
