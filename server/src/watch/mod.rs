@@ -28,6 +28,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,8 +46,9 @@ pub use queue::Item;
 use queue::Total;
 use store::Store;
 pub use stream::Stream;
+pub use table::Counts;
 use table::Table;
-pub use table::{Counts, Create};
+pub use watcher::Create;
 
 /// How the hub works.
 #[derive(Debug, Clone, Copy)]

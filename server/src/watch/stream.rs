@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use super::Shared;
 use super::queue::{Item, Popped, Queue};
 use super::slab::Key;
-use super::table::Create;
+use super::watcher::Create;
 
 /// How many watchers of a closing stream go while the mutex is held.
 const CLOSES_PER_STEP: usize = 1024;

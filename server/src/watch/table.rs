@@ -21,8 +21,7 @@
 //!     the queue's order is the order of what happened here: created before
 //!     events, events before the progress that covers them.
 
-use std::collections::HashMap;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use state::{Fault, KeyRange};
@@ -34,30 +33,10 @@ use super::queue::{Item, Queue};
 use super::slab::{Key, Slab};
 use super::slice::Slice;
 use super::store::View;
+use super::watcher::{Create, Place, Stream, Watcher};
 
 /// The id that answers "all of the stream" and "no watch was created".
 pub(super) const NO_WATCH: i64 = -1;
-
-/// What a client asks for when it creates a watch.
-#[derive(Debug, Clone)]
-pub struct Create {
-    /// The keys.
-    pub range: KeyRange,
-    /// The first revision wanted; 0 for what comes from now on.
-    pub start_revision: i64,
-    /// The id wanted; 0 for the next free one of the stream.
-    pub watch_id: i64,
-    /// Tell now and then how far the watch got when it has nothing to tell.
-    pub progress_notify: bool,
-    /// Leave puts out.
-    pub no_put: bool,
-    /// Leave deletes out.
-    pub no_delete: bool,
-    /// With the record each change replaced.
-    pub prev_kv: bool,
-    /// Big responses may come in fragments.
-    pub fragment: bool,
-}
 
 /// The watchers and streams.
 pub(super) struct Table {
@@ -74,53 +53,6 @@ pub(super) struct Table {
     slow: usize,
     /// The counts last shown as metrics.
     shown: Counts,
-}
-
-/// One watch.
-struct Watcher {
-    stream: Key,
-    id: i64,
-    range: KeyRange,
-    form: Form,
-    fragment: bool,
-    /// Nothing was sent since the last tick.
-    quiet: bool,
-    /// Everything below it was sent, if there was anything.
-    next: i64,
-    /// No progress below this revision may be told.
-    floor: i64,
-    /// It is counted in `Stream::floors`.
-    counted: bool,
-    place: Place,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Synced(Seat),
-    /// In `Table::waiting` or with a sweep.
-    CatchingUp,
-    /// In `Stream::lagging`.
-    Lagging,
-    /// Its history was compacted away; the client has not cancelled it yet.
-    Over,
-}
-
-/// One gRPC stream.
-struct Stream {
-    queue: Arc<Queue>,
-    ids: HashMap<i64, Key>,
-    next_id: i64,
-    lagging: Vec<Key>,
-    /// Watchers that are not synced.
-    unsynced: usize,
-    /// How many synced watchers may not be told progress below a revision; those that dispatch
-    /// has reached go when somebody looks.
-    floors: BTreeMap<i64, usize>,
-    /// Those with `progress_notify`, and some that are gone.
-    notified: Vec<Key>,
-    /// Progress asked for and not yet answered: how often, and at which revision.
-    asked: Option<(usize, i64)>,
-    has_news: bool,
 }
 
 /// How many watchers there are.
@@ -174,17 +106,7 @@ impl Table {
     // Requests of a stream.
 
     pub(super) fn open(&mut self, queue: Arc<Queue>) -> Key {
-        let key = self.streams.insert(Stream {
-            queue,
-            ids: HashMap::new(),
-            next_id: 0,
-            lagging: Vec::new(),
-            unsynced: 0,
-            floors: BTreeMap::new(),
-            notified: Vec::new(),
-            asked: None,
-            has_news: false,
-        });
+        let key = self.streams.insert(Stream::new(queue));
         self.show();
         key
     }
@@ -223,15 +145,7 @@ impl Table {
             open.queue.push(Item::Refused { revision: now, reason: reason.to_owned() });
             return false;
         }
-        let id = if create.watch_id != 0 {
-            create.watch_id
-        } else {
-            while open.ids.contains_key(&open.next_id) {
-                open.next_id += 1;
-            }
-            open.next_id += 1;
-            open.next_id - 1
-        };
+        let id = if create.watch_id != 0 { create.watch_id } else { open.free_id() };
         open.queue.push(Item::Created { id, revision: now });
 
         let start = create.start_revision;
@@ -585,19 +499,6 @@ impl Table {
                 open.queue.push(Item::Progress { id: NO_WATCH, revision: self.dispatched });
             }
             self.tell(stream);
-        }
-    }
-}
-
-impl Stream {
-    fn discount(&mut self, watcher: &mut Watcher) {
-        if std::mem::take(&mut watcher.counted)
-            && let Entry::Occupied(mut floor) = self.floors.entry(watcher.floor)
-        {
-            *floor.get_mut() -= 1;
-            if *floor.get() == 0 {
-                floor.remove();
-            }
         }
     }
 }
