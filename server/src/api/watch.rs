@@ -24,7 +24,8 @@ use super::body::{Pieces, stream};
 use super::interceptor::{Answer, Call};
 use super::message::{Messages, PREFIX_LEN, put_prefix};
 use super::{Method, decode};
-use crate::node::Node;
+use crate::error::Unavailable;
+use crate::node::{Failure, Node};
 use crate::watch::{self, Create, Item, first_event};
 
 /// A piece is sent once it has this much …
@@ -248,7 +249,8 @@ impl<R: Stream<Item = Result<pb::WatchRequest, Status>>> Stream for Responses<R>
         match this.fill(context) {
             // Taken whole, so that a stream with nothing to send keeps no buffer.
             Poll::Ready(Some(())) => Poll::Ready(Some(Ok(std::mem::take(&mut this.piece).freeze()))),
-            Poll::Ready(None) => Poll::Ready(None),
+            // A client takes an end without error for the end of its watches; of this one it tries again.
+            Poll::Ready(None) => Poll::Ready(Some(Err(Failure::from(Unavailable::Stopped).into()))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -443,6 +445,17 @@ mod tests {
         client.requests.as_ref().unwrap().send(Err(Status::internal("not a message"))).unwrap();
         let ended = client.responses.next().await.unwrap().unwrap_err();
         assert_eq!(ended.message(), "not a message");
+    }
+
+    /// Go's client gives a watch up when its stream ends without an error: a restart would end all of them.
+    #[tokio::test]
+    async fn the_end_of_the_member_is_an_error_to_try_again_on() {
+        let mut client = Client::new(1 << 20);
+        client.create(of_all());
+        assert!(client.next().await.created);
+        client.hub.end();
+        let ended = client.responses.next().await.unwrap().unwrap_err();
+        assert_eq!((ended.code(), ended.message()), (tonic::Code::Unavailable, "etcdserver: server stopped"));
     }
 
     /// As etcd: at the limit, not above it; and every part as full as stays below it.
