@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -189,6 +190,7 @@ pub struct Monitored<B> {
     body: Pin<Box<B>>,
     counter: Counter,
     series: Option<&'static Series>,
+    started: Instant,
     /// Ready when the stream has to end, with what to tell.
     cut: Pin<Box<dyn Future<Output = Status> + Send>>,
     ended: bool,
@@ -201,7 +203,8 @@ impl<B> Monitored<B> {
         series: Option<&'static Series>,
         cut: Pin<Box<dyn Future<Output = Status> + Send>>,
     ) -> Self {
-        Self { body: Box::pin(body), counter: Counter::default(), series, cut, ended: false }
+        let (body, counter, started) = (Box::pin(body), Counter::default(), Instant::now());
+        Self { body, counter, series, started, cut, ended: false }
     }
 
     fn end(&mut self, code: Code) {
@@ -209,6 +212,7 @@ impl<B> Monitored<B> {
             && let Some(series) = self.series
         {
             series.handled(code);
+            series.took(self.started.elapsed().as_secs_f64());
         }
     }
 }

@@ -57,6 +57,9 @@ pub(super) async fn serve(
         None => speak(stream, &port, &service, &transport, stop).await,
         Some(acceptor) => match acceptor.accept(stream, remote).await {
             Ok(stream) => speak(stream, &port, &service, &transport, stop).await,
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                debug!("a connection was closed before its handshake, as probes do");
+            }
             Err(error) => {
                 let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
                 tracing::warn!(remote, %error, "rejected connection on client endpoint");
@@ -125,10 +128,28 @@ async fn answer(request: Request<Incoming>, port: &Port, service: &api::Service)
     }
 }
 
+/// gRPC proper: its variants for browsers only begin alike.
 fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     request.version() == http::Version::HTTP_2
-        && request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+        && rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_grpc_proper_over_http2_is_grpc() {
+        let request = |kind: &str, version| {
+            let request = Request::builder().version(version).header(CONTENT_TYPE, kind);
+            is_grpc(&request.body(()).expect("valid"))
+        };
+        assert!(request("application/grpc", http::Version::HTTP_2));
+        assert!(request("application/grpc+proto", http::Version::HTTP_2));
+        assert!(!request("application/grpc-web", http::Version::HTTP_2));
+        assert!(!request("application/grpc", http::Version::HTTP_11));
+        assert!(!request("application/json", http::Version::HTTP_2));
+    }
 }
