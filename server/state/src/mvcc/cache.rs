@@ -29,7 +29,8 @@ pub(super) struct RowCache {
 impl RowCache {
     /// A cache that keeps up to this many bytes.
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { rows: Cache::with_weighter(bytes_max / 512, bytes_max as u64, ByBytes) }
+        // It grows as rows come: an idle member should not pay for a full cache.
+        Self { rows: Cache::with_weighter(1024, bytes_max as u64, ByBytes) }
     }
 
     pub(super) fn get(&self, revision: Revision) -> Option<Bytes> {
