@@ -184,10 +184,11 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                 match job {
                     Job::Apply(batch) => next = self.gather(batch),
                     Job::Position(done) => answer(done, self.position()),
-                    Job::Persist { behind_max, done } => match self.persist(behind_max) {
-                        Ok(position) => answer(done, position),
-                        Err(fault) => fatal(&fault),
-                    },
+                    Job::Persist { behind_max, done } => {
+                        if let Err(fault) = self.persist(behind_max, done) {
+                            fatal(&fault);
+                        }
+                    }
                     Job::Install { position, done } => {
                         let result = self.machine.install(position.applied, position.membership);
                         self.status.set_applied(self.machine.applied().index);
@@ -236,15 +237,34 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
         Position { applied: self.machine.applied(), membership: self.machine.membership() }
     }
 
-    /// The state on disk follows by itself, as RocksDB writes what fills its memory; only what lags far is pushed.
-    fn persist(&mut self, behind_max: u64) -> Result<Position, Fault> {
+    /// The state on disk follows by itself, as RocksDB writes what fills its memory; only what lags far is pushed,
+    /// on a thread of its own: commands do not wait for it.
+    fn persist(&mut self, behind_max: u64, done: oneshot::Sender<Position>) -> Result<(), Fault> {
         let persisted = self.machine.persisted()?;
-        let (applied, membership) = (self.machine.applied(), self.machine.membership());
-        let far = persisted.index == 0 || applied.index - persisted.index > behind_max;
+        let position = self.position();
+        let far = persisted.index == 0 || position.applied.index - persisted.index > behind_max;
         // The membership known is the current one: it has to be the persisted one as well.
-        let changed = membership.as_ref().is_some_and(|(at, _)| at.index > persisted.index);
-        let applied = if far || changed { self.machine.flush()? } else { persisted };
-        Ok(Position { applied, membership })
+        let changed = position.membership.as_ref().is_some_and(|(at, _)| at.index > persisted.index);
+        if !far && !changed {
+            answer(done, Position { applied: persisted, ..position });
+            return Ok(());
+        }
+        let flush = self.machine.flusher();
+        let flushed = std::thread::Builder::new().name("state-flush".into()).spawn(move || match flush() {
+            // More may have been applied meanwhile; the membership is known only as of before.
+            Ok(persisted) => {
+                let applied = persisted.min(position.applied);
+                if position.membership.as_ref().is_some_and(|(at, _)| *at > applied) {
+                    fatal(&"a flush of the state did not reach the membership");
+                }
+                answer(done, Position { applied, ..position });
+            }
+            Err(fault) => fatal(&fault),
+        });
+        if let Err(error) = flushed {
+            fatal(&error);
+        }
+        Ok(())
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) trait Machine: Send + 'static {
     fn persisted(&self) -> Result<LogId, Fault>;
     /// Makes everything applied survive a crash.
     fn flush(&mut self) -> Result<LogId, Fault>;
+    /// Does the same beside the machine, which goes on: covers what is applied by now.
+    fn flusher(&self) -> Box<dyn FnOnce() -> Result<LogId, Fault> + Send>;
     /// Puts the state of another member in the place of this one; `Unsupported` where that is not possible.
     fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()>;
 }
@@ -50,6 +52,11 @@ impl Machine for Persistent {
 
     fn flush(&mut self) -> Result<LogId, Fault> {
         self.state.flush()
+    }
+
+    fn flusher(&self) -> Box<dyn FnOnce() -> Result<LogId, Fault> + Send> {
+        let reader = self.reader.clone();
+        Box::new(move || reader.flush())
     }
 
     fn install(&mut self, _: LogId, _: Option<(LogId, Bytes)>) -> std::io::Result<()> {

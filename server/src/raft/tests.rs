@@ -84,7 +84,13 @@ impl Machine for Memory {
         if !disk.dead {
             disk.persisted = disk.written.clone();
         }
-        Ok(disk.persisted.applied)
+        // To a dead process it does not matter what it hears.
+        Ok(disk.written.applied)
+    }
+
+    fn flusher(&self) -> Box<dyn FnOnce() -> Result<LogId, Fault> + Send> {
+        let mut beside = self.clone();
+        Box::new(move || beside.flush())
     }
 
     fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()> {

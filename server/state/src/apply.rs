@@ -55,6 +55,22 @@ pub struct Applied {
     pub lease_changes: Vec<LeaseChange>,
 }
 
+/// Flushes until the entry is on disk, and gives the last one that is.
+fn flush(storage: &Storage, applied: LogId) -> Result<LogId, Fault> {
+    // While RocksDB flushes on its own account, its flush may return too early: 11.8 pairs what it
+    // waits for by the order of a hash map (`AtomicFlushMemTables`). What is on disk tells.
+    let mut attempts_left = FLUSH_ATTEMPTS_MAX;
+    loop {
+        storage.flush()?;
+        let persisted = mvcc::persisted_applied(storage)?;
+        attempts_left -= 1;
+        if persisted >= applied || attempts_left == 0 {
+            return Ok(persisted);
+        }
+        std::thread::sleep(FLUSH_RETRY);
+    }
+}
+
 /// Why a command ended early.
 pub(crate) enum Stop {
     Refused(Refusal),
@@ -143,18 +159,7 @@ impl State {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> Result<LogId, Fault> {
-        // While RocksDB flushes on its own account, its flush may return too early: 11.8 pairs what it
-        // waits for by the order of a hash map (`AtomicFlushMemTables`). What is on disk tells.
-        let mut attempts_left = FLUSH_ATTEMPTS_MAX;
-        loop {
-            self.storage.flush()?;
-            let persisted = mvcc::persisted_applied(&self.storage)?;
-            attempts_left -= 1;
-            if persisted >= self.mvcc.applied() || attempts_left == 0 {
-                return Ok(persisted);
-            }
-            std::thread::sleep(FLUSH_RETRY);
-        }
+        flush(&self.storage, self.mvcc.applied())
     }
 
     fn entry(
@@ -354,6 +359,14 @@ impl Reader {
     /// When the disk refuses.
     pub fn persisted_applied(&self) -> Result<LogId, Fault> {
         mvcc::persisted_applied(&self.storage)
+    }
+
+    /// Brings everything applied by now to disk, beside the commands; gives the last entry that would survive a crash.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn flush(&self) -> Result<LogId, Fault> {
+        flush(&self.storage, self.view().applied())
     }
 
     /// Has RocksDB rewrite its files without what has been deleted. Blocks the caller alone.
