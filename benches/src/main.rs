@@ -81,7 +81,7 @@ impl Side {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let etcd = Program::etcd().context("REAL_ETCD_BIN names no etcd to compare with")?;
-    let (ours, etcd) = (Side::start(Program::ours()).await?, Side::start(etcd).await?);
+    let (mut ours, mut etcd) = (Side::start(Program::ours()).await?, Side::start(etcd).await?);
     let data = Data { keys: args.keys, value: args.value };
     for (name, side) in [("ours", &ours), ("etcd", &etcd)] {
         let idle = usage(side.pid()?)?;
@@ -115,6 +115,12 @@ async fn main() -> Result<()> {
         outcomes.push(Outcome { case: case.name(), pairs });
     }
     println!("\n{}", table(&outcomes));
+    for (name, side) in [("ours", &mut ours), ("etcd", &mut etcd)] {
+        side.member.kill().await?;
+        let start = std::time::Instant::now();
+        side.member.start_again().await?;
+        println!("{name}: serves {:.2} s after a start that follows kill -9", start.elapsed().as_secs_f64());
+    }
     if let Some(path) = args.plot {
         std::fs::write(&path, benches::plot::ratios(&outcomes))
             .with_context(|| path.display().to_string())?;
