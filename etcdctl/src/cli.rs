@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::builder::ArgAction;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::failure::{Failure, exit};
 use crate::globals::Globals;
@@ -129,6 +129,7 @@ pub fn command() -> Command {
 
 /// Reads the command line and runs the command.
 pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
+    let args = verb_first(args);
     let matches = match command().try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return Err(refuse(&error, &args)),
@@ -167,6 +168,62 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
             Err(Failure::general(format!("\"etcdctl {name}\" is not available in this version")))
         }
     }
+}
+
+/// Moves the commands of a line before its flags: cobra takes a command's flags before its name too.
+///
+/// A flag that the commands so far don't know is taken to have a value behind it, as in cobra:
+/// `--rev 3 get a` is a `get`, `--prefix get a` is the unknown command `a`.
+fn verb_first(args: Vec<OsString>) -> Vec<OsString> {
+    let root = command();
+    let globals: Vec<_> = root.get_arguments().collect();
+    let mut words = args.into_iter();
+    let mut line: Vec<OsString> = words.by_ref().take(1).collect();
+    let mut rest: Vec<OsString> = words.collect();
+    let mut here = &root;
+    while let Some(at) = first_command_word(&rest, &globals, here) {
+        let Some(next) = subcommand(here, &rest[at]) else { break };
+        line.push(rest.remove(at));
+        here = next;
+    }
+    line.append(&mut rest);
+    line
+}
+
+/// Where the first word stands that is neither a flag nor a flag's value.
+fn first_command_word(words: &[OsString], globals: &[&Arg], here: &Command) -> Option<usize> {
+    let lone = |is_it: &dyn Fn(&Arg) -> bool| {
+        let mut flags = globals.iter().copied().chain(here.get_arguments());
+        flags.any(|flag| {
+            is_it(flag) && !flag.is_positional() && flag.get_num_args().is_some_and(|n| n.min_values() == 0)
+        })
+    };
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let word = word.to_string_lossy();
+        if word == "--" {
+            return None;
+        }
+        let takes_next = match (word.strip_prefix("--"), word.strip_prefix('-')) {
+            (Some(name), _) => !name.contains('=') && !lone(&|flag| flag.get_long() == Some(name)),
+            (None, Some(letter)) => {
+                letter.chars().count() == 1 && !lone(&|flag| flag.get_short() == letter.chars().next())
+            }
+            (None, None) if word.is_empty() => false,
+            (None, None) => return Some(at),
+        };
+        at += if takes_next { 2 } else { 1 };
+    }
+    None
+}
+
+/// The command of this name, or the only one whose name begins so.
+fn subcommand<'a>(here: &'a Command, word: &OsStr) -> Option<&'a Command> {
+    let word = word.to_str()?;
+    here.find_subcommand(word).or_else(|| {
+        let mut like = here.get_subcommands().filter(|command| command.get_name().starts_with(word));
+        like.next().filter(|_| like.next().is_none())
+    })
 }
 
 /// Reads one command line inside another: a request of a transaction, a line of `watch -i`.
@@ -298,6 +355,25 @@ mod tests {
         assert_eq!(globals("etcdctl get a --hex").unwrap().hex, Some(true));
         assert_eq!(globals("etcdctl get --hex a").unwrap().hex, Some(true));
         assert_eq!(globals("etcdctl get a --endpoints a:1,b:2").unwrap().endpoints.unwrap(), ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn a_commands_flags_may_stand_before_it() {
+        let read = |line: &str| {
+            let args = verb_first(line.split(' ').map(OsString::from).collect());
+            args.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        for (line, reads) in [
+            ("etcdctl get --rev 3 a", "etcdctl get --rev 3 a"),
+            ("etcdctl --consistency s get a", "etcdctl get --consistency s a"),
+            ("etcdctl --hex --prefix=true -w json get a", "etcdctl get --hex --prefix=true -w json a"),
+            ("etcdctl lease --keys=true timetolive 12", "etcdctl lease timetolive --keys=true 12"),
+            ("etcdctl -w json lease 12 list", "etcdctl lease -w json 12 list"),
+            ("etcdctl --prefix get a", "etcdctl --prefix get a"),
+            ("etcdctl -- get a", "etcdctl -- get a"),
+        ] {
+            assert_eq!(read(line), reads);
+        }
     }
 
     #[test]
