@@ -66,6 +66,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         quorate_version = QUORATE_VERSION,
         name = %config.flags.name,
         data_dir = %config.data_dir.display(),
+        v2_deprecation = "write-only",
         "starting an etcd server"
     );
     let runtime =

@@ -54,8 +54,9 @@ impl Quota {
         self.configured
     }
 
-    /// The sizes last taken.
+    /// The sizes as they are now.
     pub fn sizes(&self) -> Sizes {
+        self.refresh();
         let Room { total, in_use, .. } = &self.room;
         Sizes { total: total.load(Ordering::Relaxed), in_use: in_use.load(Ordering::Relaxed) }
     }

@@ -351,6 +351,10 @@ fn certificates(flags: &Flags, notes: &mut Vec<Note>) -> Result<(), String> {
             return Err("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());
         }
     }
+    if flags.listen_metrics_urls.0.iter().any(Url::is_tls) && !has_any && !flags.auto_tls {
+        return Err("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+            .to_owned());
+    }
     let urls = [&flags.listen_client_urls, &flags.listen_client_http_urls, &flags.listen_metrics_urls];
     for url in urls.iter().flat_map(|urls| &urls.0).filter(|url| url.is_tls()) {
         if !has_any && !flags.auto_tls {
@@ -457,16 +461,25 @@ fn remarks(flags: &mut Flags, set: &std::collections::BTreeSet<String>, notes: &
     flags.raft_read_timeout = flags.raft_read_timeout.max(least);
     flags.raft_write_timeout = flags.raft_write_timeout.max(least);
     const WITHOUT_EFFECT: &[&str] = &[
-        "max-snapshots",
         "max-wals",
         "backend-bbolt-freelist-type",
         "backend-batch-interval",
         "backend-batch-limit",
         "bootstrap-defrag-threshold-megabytes",
-        "v2-deprecation",
     ];
     for flag in WITHOUT_EFFECT.iter().filter(|flag| set.contains(**flag)) {
         notes.push(Note::warning("this flag has no effect on this storage engine", format!("--{flag}")));
+    }
+    const DEPRECATED: &[(&str, &str)] = &[
+        ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+        (
+            "v2-deprecation",
+            "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, \
+             ignoring user input.",
+        ),
+    ];
+    for (_, text) in DEPRECATED.iter().filter(|(flag, _)| set.contains(*flag)) {
+        notes.push(Note::warning(text, ""));
     }
 }
 

@@ -80,12 +80,18 @@ impl Health for MemberHealth {
         let view = node.serializable_view();
         storage.current_revision.set(view.revision());
         storage.compact_revision.set(view.compacted());
+        storage.keys.set(signed(view.keys()));
         let watchers = node.hub().counts();
         storage.watch_streams.set(signed(watchers.streams as u64));
         storage.watchers.set(signed(watchers.watchers as u64));
         storage.slow_watchers.set(signed(watchers.slow as u64));
 
         let member = format!("{:x}", node.member_id());
+        let known = &METRICS.network.known_peers;
+        known.reset();
+        for peer in node.reader().members() {
+            known.with_label_values(&[member.as_str(), &format!("{:x}", peer.id)]).set(1);
+        }
         server.alarms.reset();
         for alarm in node.reader().alarms() {
             server.alarms.with_label_values(&[member.as_str(), alarm.alarm().as_str_name()]).set(1);
