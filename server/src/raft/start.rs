@@ -27,6 +27,9 @@ const PULSE: Duration = Duration::from_millis(500);
 /// Log entries kept however low the setting: openraft must never find the log purged near what it applies.
 const KEPT_MIN: u64 = 10_000;
 
+/// The term of the entries that found a cluster: etcd counts elections from the next one, openraft from 1.
+const FOUNDING_TERM: u64 = 1;
+
 pub(crate) type Stop = oneshot::Sender<oneshot::Sender<()>>;
 
 /// Starts everything; returns once the raft thread runs.
@@ -157,7 +160,8 @@ impl Member {
             {
                 let role = roles.borrow_and_update();
                 let learner = !role.membership_config.voter_ids().any(|id| id == self.config.member_id);
-                self.status.set_role(role.current_leader.unwrap_or(0), role.vote.leader_id.term, learner);
+                let term = FOUNDING_TERM + role.vote.leader_id.term;
+                self.status.set_role(role.current_leader.unwrap_or(0), term, learner);
             }
             if let Err(error) = &metrics.borrow_watched().running_state {
                 return format!("raft: {error}");

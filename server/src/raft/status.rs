@@ -14,7 +14,7 @@ pub struct Status {
     pub member_id: u64,
     /// The member that leads; 0: none.
     pub leader: u64,
-    /// The current term.
+    /// The current term, counted as etcd counts.
     pub term: u64,
     /// Index of the last entry known to be committed.
     pub committed: u64,
