@@ -188,7 +188,7 @@ flags! {
         discovery_key: String = "",
         /// CA that discovery's certificate must come from.
         discovery_cacert: String = "",
-        /// User for discovery, as name[:password].
+        /// User for discovery, as "name" or "name:password".
         discovery_user: String = "",
         /// Password for discovery.
         discovery_password: String = "",

@@ -32,6 +32,11 @@ impl Side {
         Ok(side)
     }
 
+    /// Whether it found a record of its index missing: etcd then ends, and the history with it.
+    pub fn lost_a_record(&self) -> bool {
+        self.member.log().contains("range failed to find revision pair")
+    }
+
     /// Stops the process, one way or the other, and starts it again.
     pub async fn restart(&mut self, kill: bool) -> Result<()> {
         self.streams.clear();
