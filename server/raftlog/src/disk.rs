@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 
 /// One folder of files. Names are plain file names.
 pub trait Disk: Send + Sync + 'static {
@@ -82,7 +82,10 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(fs::OpenOptions::new().read(true).write(true).open(self.dir.join(name))?))
+        let file = fs::OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
+        // Read page by page, since it is going to be written page by page: see `spare`.
+        rustix::fs::fadvise(&file, 0, None, Advice::Random)?;
+        Ok(Arc::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

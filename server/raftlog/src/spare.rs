@@ -15,7 +15,10 @@ use crate::{Disk, Error, File, Options};
 const ZEROING: &str = "zeroing.tmp";
 const PREFIX: &str = "spare-";
 const SPARES_MAX: usize = 2;
-const CHUNK: usize = 1 << 20;
+/// How a file is zeroed. What is written at once becomes one piece of Linux's page cache, and the whole piece is
+/// accounted as written with each of its bytes: pages, then, and not the mebibyte that is synced at once.
+const PAGE: usize = 4096;
+const SYNC_EVERY: u64 = 1 << 20;
 
 /// A whole file of zeros or of old records.
 pub(crate) struct Spare {
@@ -174,13 +177,12 @@ impl Spares {
 /// Fills the file with zeros, in pieces, so that the log's own syncs do not wait behind one big one.
 pub(crate) fn zero(file: &dyn File, len: u64, fsync: bool) -> std::io::Result<()> {
     file.allocate(len)?;
-    let zeros = vec![0; CHUNK.min(len as usize)];
-    let mut at = 0;
-    while at < len {
-        let count = (len - at).min(zeros.len() as u64);
+    let zeros = [0; PAGE];
+    for at in (0..len).step_by(PAGE) {
+        let count = (len - at).min(PAGE as u64);
         file.write_at(&zeros[..count as usize], at)?;
-        at += count;
-        if fsync {
+        let end = at + count;
+        if fsync && (end % SYNC_EVERY == 0 || end == len) {
             file.sync()?;
         }
     }
