@@ -182,7 +182,7 @@ pub(crate) fn zero(file: &dyn File, len: u64, fsync: bool) -> std::io::Result<()
         let count = (len - at).min(PAGE as u64);
         file.write_at(&zeros[..count as usize], at)?;
         let end = at + count;
-        if fsync && (end % SYNC_EVERY == 0 || end == len) {
+        if fsync && (end.is_multiple_of(SYNC_EVERY) || end == len) {
             file.sync()?;
         }
     }
