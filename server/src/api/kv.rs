@@ -6,7 +6,6 @@
 use bytes::Bytes;
 use proto::command::command::Op;
 use proto::etcdserverpb as pb;
-use state::mvcc::View;
 use state::{Response, txn, validate};
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use super::body::reply;
 use super::interceptor::{Answer, Call};
 use super::message::framed;
 use super::{decode, range, range_stream, timing};
-use crate::metrics::METRICS;
 use crate::node::{Encoded, Failure, Field, Invalid, Node, stop_on};
 
 /// How long one wait for a compaction's deletions lasts before it looks again.
@@ -119,15 +117,6 @@ pub async fn range_stream(call: &Call<'_>, message: Bytes) -> Answer {
     let monitor = call.admit_stream()?;
     validate::range(&request).map_err(Invalid::Request)?;
     range_stream::answer(call.node(), request, monitor).await
-}
-
-/// A view as the request wants it.
-pub async fn view_for(node: &Node, request: &pb::RangeRequest) -> Result<View, Failure> {
-    METRICS.storage.ranges.inc();
-    match request.serializable {
-        true => Ok(node.serializable_view()),
-        false => node.linearizable_view().await,
-    }
 }
 
 /// Gives up old revisions.

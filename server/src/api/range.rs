@@ -16,9 +16,9 @@ use tonic::Status;
 
 use super::body::{Body, Pieces, reply, stream};
 use super::interceptor::Answer;
-use super::kv;
 use super::message::{PREFIX_LEN, put_prefix};
 use super::status::ANSWER_BYTES_MAX;
+use crate::metrics::METRICS;
 use crate::node::{Failure, Invalid, Node, stop_on};
 
 /// Answers up to this long are put together before they are sent.
@@ -34,9 +34,18 @@ const KVS: u32 = 2;
 const MORE: u32 = 3;
 const COUNT: u32 = 4;
 
+/// A view as the request wants it.
+pub async fn view_for(node: &Node, request: &pb::RangeRequest) -> Result<View, Failure> {
+    METRICS.storage.ranges.inc();
+    match request.serializable {
+        true => Ok(node.serializable_view()),
+        false => node.linearizable_view().await,
+    }
+}
+
 /// Reads a range that was found valid, and answers it.
 pub async fn answer(node: &Node, request: pb::RangeRequest) -> Answer {
-    let view = kv::view_for(node, &request).await?;
+    let view = view_for(node, &request).await?;
     let header = node.header(view.revision());
     let query = query(&request);
     let short = is_short(&view, &request, &query)?;

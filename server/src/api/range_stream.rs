@@ -15,9 +15,8 @@ use tonic::Status;
 
 use super::body::{Pieces, stream};
 use super::interceptor::{Answer, Monitor};
-use super::kv;
 use super::message::{PREFIX_LEN, put_prefix};
-use super::range::{Frame, blocking, query};
+use super::range::{Frame, blocking, query, view_for};
 use crate::node::{Failure, Invalid, Node, stop_on};
 
 /// Keys in the first chunk.
@@ -26,7 +25,7 @@ const FIRST_CHUNK: i64 = 10;
 /// Reads a range that was found valid, and streams it.
 pub async fn answer(node: &Node, request: pb::RangeRequest, monitor: Monitor) -> Answer {
     check(&request)?;
-    let view = kv::view_for(node, &request).await?;
+    let view = view_for(node, &request).await?;
     let header = node.header(view.revision());
     let mut query = query(&request);
     if query.revision <= 0 {

@@ -19,6 +19,7 @@ use prost::Message;
 use proto::command::{Command, command::Op};
 use proto::etcdserverpb as pb;
 
+use crate::error::Stop;
 use crate::hash::{self, HashKv};
 use crate::lease::{self, Lease, LeaseChange};
 use crate::mvcc::{self, Mvcc, View, Views};
@@ -68,24 +69,6 @@ fn flush(storage: &Storage, applied: LogId) -> Result<LogId, Fault> {
             return Ok(persisted);
         }
         std::thread::sleep(FLUSH_RETRY);
-    }
-}
-
-/// Why a command ended early.
-pub(crate) enum Stop {
-    Refused(Refusal),
-    Failed(Fault),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Self::Failed(fault)
     }
 }
 

@@ -67,3 +67,21 @@ pub enum Fault {
         detail: String,
     },
 }
+
+/// Why a command ended early.
+pub(crate) enum Stop {
+    Refused(Refusal),
+    Failed(Fault),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}

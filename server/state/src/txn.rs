@@ -17,7 +17,7 @@ use proto::etcdserverpb::{
 };
 use proto::mvccpb;
 
-use crate::apply::Stop;
+use crate::error::Stop;
 use crate::mvcc::{Mvcc, Query, Record, View};
 use crate::{Fault, KeyRange, Refusal, lease};
 
