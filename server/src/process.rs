@@ -66,6 +66,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         quorate_version = QUORATE_VERSION,
         name = %config.flags.name,
         data_dir = %config.data_dir.display(),
+        snapshot_catchup_entries = config.flags.snapshot_catchup_entries,
         v2_deprecation = "write-only",
         "starting an etcd server"
     );
@@ -334,7 +335,17 @@ fn client_listeners(
     let tls = sockets.tls.clone();
     let mut listeners = Vec::new();
     for Bound { listener, url, http, grpc } in sockets.clients {
-        info!(address = %url, http, grpc, "serving clients");
+        let traffic = match (grpc, http) {
+            (true, true) => "grpc+http",
+            (true, false) => "grpc",
+            _ => "http",
+        };
+        match url.is_tls() {
+            true => info!(traffic, address = %url, "serving client traffic securely"),
+            false => {
+                info!(traffic, address = %url, "serving client traffic insecurely; this is strongly discouraged!");
+            }
+        }
         listeners.push(serve::Listener {
             socket: match listener {
                 Listener::Tcp(listener) => serve::Socket::Tcp(listener),

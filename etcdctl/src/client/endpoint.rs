@@ -1,17 +1,19 @@
 //! One endpoint: how its text reads, and how a connection to it is made.
 
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint as Transport};
 use tower_service::Service;
@@ -64,7 +66,8 @@ impl Endpoint {
         self.encrypted
     }
 
-    /// Connects; the returned channel reconnects by itself.
+    /// Connects, and waits for the server's first bytes: one that refuses our certificate says so only then.
+    /// The returned channel reconnects by itself.
     pub async fn connect(
         &self,
         settings: &Settings,
@@ -85,11 +88,16 @@ impl Endpoint {
             .keep_alive_timeout(settings.keepalive_timeout)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
-        let dialer = Dialer { endpoint: self.clone(), tls };
-        transport.connect_with_connector(dialer).await.map_err(|error| causes(&error))
+        let (spoke, speaks) = oneshot::channel();
+        let dialer = Dialer { endpoint: self.clone(), tls, spoke: Some(spoke) };
+        let channel = transport.connect_with_connector(dialer).await.map_err(|error| causes(&error))?;
+        match speaks.await {
+            Ok(first) => first.map(|()| channel),
+            Err(_) => Err("the connection ended before the server said anything".to_owned()),
+        }
     }
 
-    async fn dial(&self, tls: Option<Arc<ClientConfig>>) -> std::io::Result<Box<dyn Stream>> {
+    async fn dial(&self, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Stream>> {
         let plain: Box<dyn Stream> = match &self.address {
             Address::Tcp(authority) => {
                 let stream = TcpStream::connect(authority).await?;
@@ -100,7 +108,7 @@ impl Endpoint {
         };
         match tls {
             Some(config) if self.encrypted => {
-                let name = ServerName::try_from(self.server_name.clone()).map_err(std::io::Error::other)?;
+                let name = ServerName::try_from(self.server_name.clone()).map_err(io::Error::other)?;
                 Ok(Box::new(TlsConnector::from(config).connect(name, plain).await?))
             }
             _ => Ok(plain),
@@ -134,14 +142,61 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// Tells what the first read of a connection brought.
+struct Heard {
+    stream: Box<dyn Stream>,
+    spoke: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        if let Some(spoke) = self.spoke.take() {
+            let first = match &read {
+                Ok(()) if buffer.filled().len() > before => Ok(()),
+                Ok(()) => Err("the server closed the connection".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            // Whoever connects may have given up.
+            spoke.send(first).ok();
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 struct Dialer {
     endpoint: Endpoint,
     tls: Option<Arc<ClientConfig>>,
+    /// Where the first connection tells what its first read brought.
+    spoke: Option<oneshot::Sender<Result<(), String>>>,
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Box<dyn Stream>>;
-    type Error = std::io::Error;
+    type Response = TokioIo<Heard>;
+    type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -149,8 +204,11 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let (endpoint, tls) = (self.endpoint.clone(), self.tls.clone());
-        Box::pin(async move { endpoint.dial(tls).await.map(TokioIo::new) })
+        let (endpoint, tls, spoke) = (self.endpoint.clone(), self.tls.clone(), self.spoke.take());
+        Box::pin(async move {
+            let stream = endpoint.dial(tls).await?;
+            Ok(TokioIo::new(Heard { stream, spoke }))
+        })
     }
 }
 

@@ -189,8 +189,7 @@ impl<'a> Ending<'a> {
         }
         let slow = self.node.settings().slow_request;
         if !slow.is_zero() && took > slow && !self.method.is_stream() {
-            let method = self.method.path();
-            warn!(method, took = ?took, expected = ?slow, code = ?code, "request took too long");
+            warn!("response type" = self.method.path(), "time spent" = ?took, expected = ?slow, code = ?code, "request stats");
         }
     }
 }

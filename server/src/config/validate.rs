@@ -460,17 +460,13 @@ fn remarks(flags: &mut Flags, set: &std::collections::BTreeSet<String>, notes: &
     let least = GoDuration::read("5s").expect("a duration");
     flags.raft_read_timeout = flags.raft_read_timeout.max(least);
     flags.raft_write_timeout = flags.raft_write_timeout.max(least);
-    const WITHOUT_EFFECT: &[&str] = &[
-        "max-wals",
-        "backend-bbolt-freelist-type",
-        "backend-batch-interval",
-        "backend-batch-limit",
-        "bootstrap-defrag-threshold-megabytes",
-    ];
+    const WITHOUT_EFFECT: &[&str] =
+        &["max-wals", "backend-bbolt-freelist-type", "backend-batch-interval", "backend-batch-limit"];
     for flag in WITHOUT_EFFECT.iter().filter(|flag| set.contains(**flag)) {
         notes.push(Note::warning("this flag has no effect on this storage engine", format!("--{flag}")));
     }
-    const DEPRECATED: &[(&str, &str)] = &[
+    const IN_ETCDS_WORDS: &[(&str, &str)] = &[
+        ("bootstrap-defrag-threshold-megabytes", "Skipping defragmentation: this storage engine needs none"),
         ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
         (
             "v2-deprecation",
@@ -478,7 +474,7 @@ fn remarks(flags: &mut Flags, set: &std::collections::BTreeSet<String>, notes: &
              ignoring user input.",
         ),
     ];
-    for (_, text) in DEPRECATED.iter().filter(|(flag, _)| set.contains(*flag)) {
+    for (_, text) in IN_ETCDS_WORDS.iter().filter(|(flag, _)| set.contains(*flag)) {
         notes.push(Note::warning(text, ""));
     }
 }
