@@ -11,9 +11,12 @@
 //! compaction costs what it deletes, not a walk over the database, so HashKV at
 //! a compacted revision is computed like any other.
 
+use std::collections::HashSet;
+
+use bytes::Bytes;
 use proto::etcdserverpb as pb;
 
-use crate::mvcc::{Query, View};
+use crate::mvcc::{Query, Rows, View};
 use crate::storage::{Column, Storage};
 use crate::{Fault, KeyRange, Refusal, Revision, alarm, lease, members};
 
@@ -72,7 +75,7 @@ pub(crate) fn kv(view: &View, revision: i64) -> Result<Result<HashKv, Refusal>, 
 }
 
 /// A record: its revision, whether it is a delete, and its encoded form.
-type Row = (Revision, bool, bytes::Bytes);
+type Row = (Revision, bool, Bytes);
 
 /// Which records at or below the compacted revision count: of each key the newest, unless it is a delete.
 struct Kept<'a> {
@@ -85,7 +88,7 @@ struct Kept<'a> {
 
 impl<'a> Kept<'a> {
     fn at(view: &'a View, revision: i64) -> Result<Self, Fault> {
-        let everything = || KeyRange::From(bytes::Bytes::from_static(&[0]));
+        let everything = || KeyRange::From(Bytes::from_static(&[0]));
         let range = |at| {
             let query = Query { revision: at, keys_only: true, ..Query::all(everything()) };
             view.range(&query)?.map_err(|refusal| Fault::Corrupt {
@@ -95,8 +98,10 @@ impl<'a> Kept<'a> {
         };
         let mut at = revision;
         let mut rows = range(at)?;
-        // With no live key at all etcd takes every record that its compaction has not deleted.
-        if rows.count == 0 {
+        // With no live key at all etcd takes every record that its compaction has not deleted. A key that
+        // this very revision deleted and put again does not count as live there.
+        let deleted = deleted_at(view, revision)?;
+        if rows.count <= deleted.len() as i64 && keys(range(at)?)?.is_subset(&deleted) {
             at = view.compacted();
             rows = range(at)?;
         }
@@ -139,12 +144,31 @@ impl<'a> Kept<'a> {
     }
 }
 
-fn decode(row: bytes::Bytes) -> Result<proto::mvccpb::KeyValue, Fault> {
+/// Keys that this revision deleted, whatever it did to them afterwards.
+fn deleted_at(view: &View, revision: i64) -> Result<HashSet<Bytes>, Fault> {
+    let rows = view.scan_revisions(revision);
+    rows.take_while(|row| !matches!(row, Ok((at, ..)) if at.main > revision))
+        .filter(|row| !matches!(row, Ok((_, false, _))))
+        .map(|row| Ok(decode(row?.2)?.key))
+        .collect()
+}
+
+fn keys(mut rows: Rows) -> Result<HashSet<Bytes>, Fault> {
+    let mut keys = HashSet::new();
+    while let Some(chunk) = rows.next_chunk(CHUNK)? {
+        for row in chunk {
+            keys.insert(decode(row)?.key);
+        }
+    }
+    Ok(keys)
+}
+
+fn decode(row: Bytes) -> Result<proto::mvccpb::KeyValue, Fault> {
     prost::Message::decode(row)
         .map_err(|e: prost::DecodeError| Fault::Corrupt { what: "record", detail: e.to_string() })
 }
 
-fn mod_revision(row: bytes::Bytes) -> Result<i64, Fault> {
+fn mod_revision(row: Bytes) -> Result<i64, Fault> {
     Ok(decode(row)?.mod_revision)
 }
 

@@ -47,11 +47,15 @@ fn delete(key: &'static str) -> pb::DeleteRangeRequest {
     pb::DeleteRangeRequest { key: key.into(), ..Default::default() }
 }
 
-#[test]
-fn equals_etcds() {
+fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (state, reader) = State::open(Options::new(dir.path().join("db"))).expect("open");
-    let mut store = Store { state, reader, index: 0 };
+    (dir, Store { state, reader, index: 0 })
+}
+
+#[test]
+fn equals_etcds() {
+    let (_dir, mut store) = store();
     store.put("a", "1", 0);
     store.put("b", "2", 0);
     store.apply(Op::LeaseGrant(pb::LeaseGrantRequest { ttl: 100_000, id: LEASE }));
@@ -83,4 +87,20 @@ fn equals_etcds() {
     assert_eq!(store.hash(0), (2584018662, 9, 12));
     assert!(store.reader.wait_compacted(9, Duration::from_secs(60)));
     assert_eq!(store.hash(0), (2584018662, 9, 12));
+}
+
+/// Such a key is live, and yet etcd goes by its rule for a store without one.
+#[test]
+fn what_one_revision_deleted_and_put_again_does_not_count_as_live() {
+    let (_dir, mut store) = store();
+    store.put("a", "1", 0);
+    store.put("b", "2", 0);
+    store.compact(3);
+    let everything =
+        pb::DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let put = pb::PutRequest { key: "a".into(), value: "3".into(), ..Default::default() };
+    let operations = [Request::RequestDeleteRange(everything), Request::RequestPut(put)];
+    let success = operations.map(|request| pb::RequestOp { request: Some(request) }).to_vec();
+    store.apply(Op::Txn(pb::TxnRequest { success, ..Default::default() }));
+    assert_eq!(store.hash(0), (2469020438, 3, 4));
 }

@@ -64,7 +64,7 @@ async fn random_histories_are_answered_as_etcd_answers_them() -> Result<()> {
             let step = generator.step();
             pair.remember(number, &step);
             if let Err(error) = pair.take(&step, &mut generator).await {
-                if pair.etcd.lost_a_record() {
+                if pair.etcd.lost_a_record().await {
                     println!("differential: seed {seed}: etcd lost a record by step {number} and ended");
                     done = number;
                     break;

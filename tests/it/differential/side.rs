@@ -1,7 +1,9 @@
 //! One of the two members, and how a call is made on it.
 
 use anyhow::{Context, Result};
-use proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseLeasesRequest, MemberListRequest, StatusRequest};
+use proto::etcdserverpb::{
+    LeaseKeepAliveRequest, LeaseLeasesRequest, MemberListRequest, RangeRequest, StatusRequest,
+};
 use proto::health::HealthCheckRequest;
 use tests::{Client, Member, Options, Program};
 
@@ -32,8 +34,11 @@ impl Side {
         Ok(side)
     }
 
-    /// Whether it found a record of its index missing: etcd then ends, and the history with it.
-    pub fn lost_a_record(&self) -> bool {
+    /// Whether a record of its index is missing: etcd ends when it is read, and the history with it.
+    pub async fn lost_a_record(&mut self) -> bool {
+        let everything = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..RangeRequest::default() };
+        // What it answers is of no interest, only whether it can.
+        drop(self.call(&Call::Range(everything)).await);
         self.member.log().contains("range failed to find revision pair")
     }
 
