@@ -129,8 +129,9 @@ pub fn command() -> Command {
 
 /// Reads the command line and runs the command.
 pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
-    let args = verb_first(args);
-    let matches = match command().try_get_matches_from(&args) {
+    let root = command();
+    let args = verb_first(&root, args);
+    let matches = match root.try_get_matches_from(&args) {
         Ok(matches) => matches,
         Err(error) => return Err(refuse(&error, &args)),
     };
@@ -173,14 +174,13 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
 /// Moves the commands of a line before its flags: cobra takes a command's flags before its name too.
 ///
 /// A flag that the commands so far don't know is taken to have a value behind it, as in cobra:
-/// `--rev 3 get a` is a `get`, `--prefix get a` is the unknown command `a`.
-fn verb_first(args: Vec<OsString>) -> Vec<OsString> {
-    let root = command();
+/// `--rev 3 get a` is a `get`, in `--prefix get a` there is no command.
+fn verb_first(root: &Command, args: Vec<OsString>) -> Vec<OsString> {
     let globals: Vec<_> = root.get_arguments().collect();
     let mut words = args.into_iter();
     let mut line: Vec<OsString> = words.by_ref().take(1).collect();
     let mut rest: Vec<OsString> = words.collect();
-    let mut here = &root;
+    let mut here = root;
     while let Some(at) = first_command_word(&rest, &globals, here) {
         let Some(next) = subcommand(here, &rest[at]) else { break };
         line.push(rest.remove(at));
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn a_commands_flags_may_stand_before_it() {
         let read = |line: &str| {
-            let args = verb_first(line.split(' ').map(OsString::from).collect());
+            let args = verb_first(&command(), line.split(' ').map(OsString::from).collect());
             args.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
         };
         for (line, reads) in [
