@@ -6,19 +6,15 @@ pub mod generate;
 pub mod naive;
 pub mod world;
 
-/// Paste the seed of a failed run here to see it again.
-const SEED: Option<u64> = None;
-
-/// Runs a test with some seeds, a new one each time; says which one failed.
-pub fn with_seeds(runs: usize, test: impl Fn(u64)) {
-    let seeds: Vec<u64> = match SEED {
-        Some(seed) => vec![seed],
-        None => (0..runs).map(|_| rand::random()).collect(),
-    };
-    for seed in seeds {
+/// Runs a test with some seeds, always the same ones; says which one failed. `STATE_SEED` in the environment
+/// is another first seed, `STATE_RUNS` another number of them.
+pub fn with_seeds(runs: u64, test: impl Fn(u64)) {
+    let setting = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let first = setting("STATE_SEED").unwrap_or(1);
+    for seed in first..first + setting("STATE_RUNS").unwrap_or(runs) {
         let run = std::panic::AssertUnwindSafe(|| test(seed));
         if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("failed with seed {seed}: paste it into SEED in tests/support/mod.rs");
+            eprintln!("failed with seed {seed}: STATE_SEED={seed} STATE_RUNS=1 shows it again");
             std::panic::resume_unwind(panic);
         }
     }

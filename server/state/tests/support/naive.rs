@@ -434,17 +434,20 @@ impl Naive {
         }
         let hash_revision = if revision == 0 { self.revision } else { revision };
         let newest = self.newest(hash_revision);
-        let keep: BTreeSet<_> = self
-            .rows
-            .iter()
-            .filter(|row| row.put.is_some() && newest.get(&row.key) == Some(&row.revision))
-            .map(|row| row.revision)
-            .collect();
+        let live =
+            self.rows.iter().filter(|row| row.put.is_some() && newest.get(&row.key) == Some(&row.revision));
+        let keep: BTreeSet<_> = live.clone().map(|row| row.revision).collect();
+        // A key that this very revision deleted and put again is live, but not enough to make a difference.
+        let deleted_here = |key: &Bytes| {
+            let mut rows = self.rows.iter().filter(|row| row.revision.main == hash_revision);
+            rows.any(|row| row.put.is_none() && row.key == key)
+        };
+        let any_live = live.clone().any(|row| !deleted_here(&row.key));
         let mut bytes = b"key".to_vec();
         for row in &self.rows {
             let (at, tombstone) = (row.revision, row.put.is_none());
             let skipped = at.main > hash_revision
-                || at.main <= self.compacted && !keep.is_empty() && !keep.contains(&at)
+                || at.main <= self.compacted && any_live && !keep.contains(&at)
                 || at.main == self.compacted && tombstone;
             if !skipped {
                 bytes.extend_from_slice(at.to_key(tombstone).as_ref());
