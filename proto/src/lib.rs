@@ -1,5 +1,5 @@
 //! Every byte that leaves a process: etcd's client API, the commands in the
-//! Raft log and, later, the messages between members.
+//! Raft log, the messages between members.
 //!
 //! The modules carry the names of the protobuf packages. Keys and values are
 //! [`bytes::Bytes`], slices of the buffer they were read from.
@@ -40,6 +40,11 @@ pub mod leasepb {
 /// Commands in the Raft log.
 pub mod command {
     tonic::include_proto!("command");
+}
+
+/// What members say to each other.
+pub mod peer {
+    tonic::include_proto!("peer");
 }
 
 /// The gRPC health service.

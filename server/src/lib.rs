@@ -12,6 +12,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod peer;
 pub mod process;
 pub mod quota;
 pub mod raft;

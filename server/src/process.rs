@@ -31,6 +31,7 @@ use crate::lessor::Lessor;
 use crate::listen::{self, Listener};
 use crate::metrics::METRICS;
 use crate::node::{Node, Settings, Sink};
+use crate::peer::dial::Dialer;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
 use crate::tls::{self, Acceptor};
@@ -274,6 +275,12 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
             member_id: founding.identity.member_id,
             name: flags.name.clone(),
             peer_urls: config.peer_urls(),
+            cluster_id: founding.identity.cluster_id,
+            force_new_cluster: flags.force_new_cluster,
+            pre_vote: flags.pre_vote,
+            dialer: Dialer::default(),
+            known_peers: Vec::new(),
+            receive_dir: dir.state().with_file_name("receive"),
             initial_members: founding
                 .members
                 .iter()

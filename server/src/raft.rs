@@ -36,10 +36,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use proto::peer::Method;
 use state::{Block, LeaseChange, LogId, Reply};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::Unavailable;
+use crate::peer::dial::Dialer;
 use machine::{Machine, Persistent};
 use requests::Requests;
 use status::Shared;
@@ -57,8 +59,21 @@ pub struct RaftConfig {
     pub name: String,
     /// Where its peers reach it.
     pub peer_urls: Vec<String>,
-    /// The cluster a new member begins with; without effect once the log holds a membership.
+    /// The cluster's id: members of others are not answered.
+    pub cluster_id: u64,
+    /// The cluster a new member founds; without effect once the log holds a membership. Empty: the member waits
+    /// until the leader of a running cluster sends it the log.
     pub initial_members: Vec<state::Node>,
+    /// True: the cluster consists of this member alone from here on, whatever the log says.
+    pub force_new_cluster: bool,
+    /// Whether a member asks for votes before it makes the others vote.
+    pub pre_vote: bool,
+    /// How peers are reached.
+    pub dialer: Dialer,
+    /// Where the members of a running cluster were found, for a member that has no log yet: id and peer URLs.
+    pub known_peers: Vec<(u64, Vec<String>)>,
+    /// Folder for the state that a leader sends.
+    pub receive_dir: PathBuf,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: u64,
     /// Milliseconds without a leader after which a member campaigns.
@@ -71,6 +86,36 @@ pub struct RaftConfig {
     pub snapshot_count: u64,
     /// Entries kept in the log for members that fell behind.
     pub catchup_entries: u64,
+}
+
+/// A change of who belongs to the cluster. What may be changed when is for the caller to check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new member. One that is no learner votes as soon as it has caught up; until then it does not count for a
+    /// quorum, so that adding a member that never starts stops nobody.
+    Add(state::Node),
+    /// A member goes for good.
+    Remove(u64),
+    /// Other peer URLs.
+    Update {
+        /// Whose.
+        id: u64,
+        /// All of them.
+        peer_urls: Vec<String>,
+    },
+    /// A learner gets a vote.
+    Promote(u64),
+}
+
+/// What this member knows of its way to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// The other member.
+    pub id: u64,
+    /// Since when every probe was answered; `None`: the last one was not.
+    pub active_since: Option<std::time::Instant>,
+    /// On the leader: the last entry the other has in its log.
+    pub matched: Option<u64>,
 }
 
 /// Where the effects of applied entries go besides the state: watchers and the lessor.
@@ -144,6 +189,37 @@ impl Raft {
     pub fn wait_applied(&self, index: u64) -> impl Future<Output = Result<(), Unavailable>> + Send + use<> {
         let status = self.shared.status.clone();
         async move { status.wait_applied(index).await }
+    }
+
+    /// Changes the membership; resolves once the change is committed and applied here. For the leader alone.
+    ///
+    /// # Errors
+    /// When this member does not lead or the change was not committed.
+    pub async fn change(&self, change: Change) -> Result<(), Unavailable> {
+        tracing::debug!(?change, "not there yet");
+        Err(Unavailable::NoLeader)
+    }
+
+    /// Has another voter take over; resolves once this member knows that it leads.
+    ///
+    /// # Errors
+    /// When this member does not lead.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), Unavailable> {
+        tracing::debug!(to, "not there yet");
+        Err(Unavailable::NoLeader)
+    }
+
+    /// How the ways to the other members are.
+    pub fn contacts(&self) -> Vec<Contact> {
+        Vec::new()
+    }
+
+    /// Asks another member what only it can answer: a request of a service and its answer, both encoded.
+    ///
+    /// # Errors
+    /// The other member's refusal, or that it cannot be reached.
+    pub async fn call(&self, member: u64, method: Method, body: Bytes) -> Result<Bytes, tonic::Status> {
+        Err(tonic::Status::unavailable(format!("{method:?} to {member:x} with {} bytes", body.len())))
     }
 
     /// Refuses what comes from here on, lets what is under way be applied, and brings state and log to disk.

@@ -1,0 +1,8 @@
+//! The way between members, on the peer port.
+//!
+//! ```text
+//!   raft ──► dial ──► TLS ──►  listen ──► gRPC: raft's own service
+//!                                     └► else: http (/members, /version)
+//! ```
+
+pub mod dial;
