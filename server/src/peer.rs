@@ -6,3 +6,5 @@
 //! ```
 
 pub mod dial;
+pub mod http;
+pub mod listen;

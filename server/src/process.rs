@@ -34,7 +34,7 @@ use crate::node::{Node, Settings, Sink};
 use crate::peer::dial::Dialer;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
-use crate::tls::{self, Acceptor};
+use crate::tls::Acceptor;
 use crate::watch::{self, Hub};
 
 /// Below this many file descriptors a member cannot work.
@@ -106,9 +106,9 @@ struct Bound {
 struct Sockets {
     clients: Vec<Bound>,
     metrics: Vec<(Listener, Url)>,
-    /// Held so that nobody else takes the port that peers will come in on.
-    _peers: Vec<Listener>,
+    peers: Vec<(Listener, Url)>,
     tls: Option<Acceptor>,
+    peer_tls: Option<Acceptor>,
 }
 
 impl Sockets {
@@ -129,8 +129,9 @@ impl Sockets {
         Ok(Sockets {
             clients,
             metrics: bind_all(&flags.listen_metrics_urls)?,
-            _peers: bind_all(&flags.listen_peer_urls)?.into_iter().map(|(listener, _)| listener).collect(),
+            peers: bind_all(&flags.listen_peer_urls)?,
             tls: Acceptor::for_clients(config)?,
+            peer_tls: Acceptor::for_peers(config).context("peer port")?,
         })
     }
 
@@ -147,7 +148,7 @@ impl Member {
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
 
-        tls::check_peer_files(&config).context("peer certificates")?;
+        let dialer = Dialer::new(&config).context("peer certificates")?;
         let mut dir = DataDir::open(&config.data_dir, &config.wal_dir)?;
         let sockets = Sockets::bind(&config)?;
         let health = Arc::new(health::MemberHealth::default());
