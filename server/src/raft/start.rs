@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, Instant, SnapshotPolicy};
 use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 

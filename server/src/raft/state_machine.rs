@@ -15,9 +15,9 @@ use openraft::{EntryPayload, OptionalSend};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use parking_lot::Mutex;
 
-use super::apply::{Applier, Position, Waiter};
+use super::apply::{Applier, Waiter};
 use super::codec;
-use super::types::{Command, LogId, Node, SnapshotMeta, StoredMembership, Term, TypeConfig, log_id, state_log_id};
+use super::types::{Command, LogId, Node, SnapshotMeta, StoredMembership, Term, TypeConfig, log_id};
 
 type Built = Snapshot<Term, u64, Node, StateFiles>;
 
