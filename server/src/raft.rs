@@ -123,6 +123,9 @@ pub trait ApplySink: Send + 'static {
     /// Called on the apply thread, in order, after readers see the entries and before their proposers get replies.
     /// Must not block. Called as well for what a start replays from the log.
     fn applied(&mut self, blocks: Vec<Block>, lease_changes: Vec<LeaseChange>, applied: LogId);
+
+    /// The state was replaced by a newer one of another member: what was told so far holds no more.
+    fn replaced(&mut self, applied: LogId);
 }
 
 /// A handle to this member's consensus; clones are handles to the same.
