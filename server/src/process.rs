@@ -301,7 +301,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
         },
         state,
         reader.clone(),
-        Sink::new(hub.clone(), lessor.clone()),
+        Sink::new(hub.clone(), lessor.clone(), reader.clone()),
     )
     .with_context(|| format!("Raft log in {}", dir.wal().display()))?;
     let settings = Settings {

@@ -240,7 +240,8 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
             }
         }
         let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();
-        let membership = entries.iter().any(|entry| matches!(entry.body, state::EntryBody::Membership { .. }));
+        let membership =
+            entries.iter().any(|entry| matches!(entry.body, state::EntryBody::Membership { .. }));
         let applied = match self.machine.apply(entries) {
             Ok(applied) => applied,
             Err(fault) => fatal(&fault),

@@ -19,7 +19,9 @@ impl Raft {
     ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
         let requests = requests.scan((), |(), request| {
             let request = request.and_then(wire::to_append_request);
-            futures::future::ready(request.inspect_err(|status| tracing::debug!(%status, "an append stream ends")).ok())
+            futures::future::ready(
+                request.inspect_err(|status| tracing::debug!(%status, "an append stream ends")).ok(),
+            )
         });
         let status = self.shared.status.clone();
         self.shared.core.stream_append(requests).map(move |result| {
@@ -63,7 +65,10 @@ impl Raft {
     ///
     /// # Errors
     /// When it is malformed or consensus has ended.
-    pub async fn on_transfer_leader(&self, request: pb::TransferRequest) -> Result<pb::TransferResponse, Status> {
+    pub async fn on_transfer_leader(
+        &self,
+        request: pb::TransferRequest,
+    ) -> Result<pb::TransferResponse, Status> {
         let answer = self.shared.core.handle_transfer_leader(wire::to_transfer_request(request)?).await;
         answer.map(|answer| wire::transfer_response(&answer)).map_err(ended)
     }

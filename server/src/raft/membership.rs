@@ -41,7 +41,8 @@ impl Raft {
             Change::Remove(id) => {
                 let voter = core.voter_ids().any(|voter| voter == id);
                 let ids = BTreeSet::from([id]);
-                let remove = if voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+                let remove =
+                    if voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
                 self.commit(remove).await
             }
             Change::Update { id, peer_urls } => self.set_node(id, |node| node.peer_urls = peer_urls).await,
@@ -53,7 +54,8 @@ impl Raft {
     }
 
     async fn set_node(&self, id: u64, set: impl FnOnce(&mut Node)) -> Result<(), Unavailable> {
-        let node = self.shared.core.metrics().borrow_watched().membership_config.membership().get_node(&id).cloned();
+        let node =
+            self.shared.core.metrics().borrow_watched().membership_config.membership().get_node(&id).cloned();
         let Some(mut node) = node else { return Ok(()) };
         set(&mut node);
         self.commit(ChangeMembers::SetNodes(BTreeMap::from([(id, node)]))).await
@@ -108,7 +110,9 @@ async fn commit(core: &Inner, changes: Changes) -> Result<u64, Unavailable> {
         match core.change_membership(changes.clone(), false).await {
             Ok(written) => return Ok(written.log_id.index + 1),
             Err(RaftError::Fatal(_)) => return Err(Unavailable::Stopped),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => return Err(Unavailable::NoLeader),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                return Err(Unavailable::NoLeader);
+            }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
                 return Err(Unavailable::LeaderChanged);
             }

@@ -98,9 +98,9 @@ impl Peer {
         let Some(request) = input.next().await else { return Ok(None) };
         let link = self.peers.link(self.id)?;
         let request = link.encode(request);
-        let answer = self.peers.control(self.id, limit, request, |mut client, r| async move {
-            client.heartbeat(r).await
-        });
+        let answer = self
+            .peers
+            .control(self.id, limit, request, |mut client, r| async move { client.heartbeat(r).await });
         wire::to_append_response(answer.await?).map(Some)
     }
 }
@@ -200,9 +200,9 @@ impl NetTransferLeader<TypeConfig> for Peer {
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
         let request = wire::transfer_request(&req);
         let limit = option.hard_ttl().max(VOTE_TIME_MIN);
-        let answer = self.peers.control(self.id, limit, request, |mut client, r| async move {
-            client.transfer_leader(r).await
-        });
+        let answer = self
+            .peers
+            .control(self.id, limit, request, |mut client, r| async move { client.transfer_leader(r).await });
         answer.await.and_then(wire::to_transfer_response).map_err(error)
     }
 }

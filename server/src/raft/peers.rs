@@ -169,7 +169,11 @@ impl Peers {
         if matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated)
             && !link.complained.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(peer = format!("{:x}", link.id), error = status.message(), "a peer refuses this member");
+            tracing::warn!(
+                peer = format!("{:x}", link.id),
+                error = status.message(),
+                "a peer refuses this member"
+            );
         }
     }
 
@@ -202,7 +206,8 @@ impl Peers {
         limit: Duration,
     ) -> Result<Bytes, Status> {
         let request = pb::CallRequest { method: method.into(), body };
-        let answer = self.control(to, limit, request, |mut client, r| async move { client.call(r).await }).await?;
+        let answer =
+            self.control(to, limit, request, |mut client, r| async move { client.call(r).await }).await?;
         match Code::from(answer.code) {
             Code::Ok => Ok(answer.body),
             code => Err(Status::new(code, answer.message)),
@@ -223,8 +228,8 @@ impl Peers {
     async fn probe(&self, link: Arc<Link>) {
         let began = Instant::now();
         let request = pb::ProbeRequest {};
-        let answer =
-            self.control(link.id, PROBE_INTERVAL, request, |mut client, r| async move { client.probe(r).await });
+        let answer = self
+            .control(link.id, PROBE_INTERVAL, request, |mut client, r| async move { client.probe(r).await });
         let answered = answer.await;
         let was = link.contact.lock().active_since;
         let now = match (&answered, was) {
@@ -242,7 +247,11 @@ impl Peers {
             (None, Some(_), _) => tracing::info!(peer, "peer became active"),
             (Some(_), None, Err(status)) => {
                 network.disconnected_peers.with_label_values(&labels).inc();
-                tracing::warn!(peer, error = status.message(), "peer became inactive (message send to peer failed)");
+                tracing::warn!(
+                    peer,
+                    error = status.message(),
+                    "peer became inactive (message send to peer failed)"
+                );
             }
             _ => {}
         }
@@ -260,7 +269,8 @@ impl Link {
         for (name, id) in
             [(CLUSTER_HEADER, shared.cluster_id), (FROM_HEADER, shared.member_id), (TO_HEADER, id)]
         {
-            let value: MetadataValue<Ascii> = format!("{id:x}").parse().expect("hexadecimal digits are ASCII");
+            let value: MetadataValue<Ascii> =
+                format!("{id:x}").parse().expect("hexadecimal digits are ASCII");
             headers.insert(name, value);
         }
         Self {

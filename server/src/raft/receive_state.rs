@@ -127,7 +127,10 @@ impl Receiving {
     fn take(&mut self, chunk: &pb::StateChunk) -> Result<(), Status> {
         let expected = (self.files as u64, self.offset);
         if (chunk.file, chunk.offset) != expected {
-            return Err(Status::aborted(format!("{expected:?} comes next, not {:?}", (chunk.file, chunk.offset))));
+            return Err(Status::aborted(format!(
+                "{expected:?} comes next, not {:?}",
+                (chunk.file, chunk.offset)
+            )));
         }
         let Some(file) = self.manifest.files.get(self.files).cloned() else {
             return Err(Status::aborted("there is no such file"));
@@ -173,10 +176,9 @@ mod tests {
     use super::*;
 
     fn manifest(files: &[(&str, &str)]) -> pb::StateManifest {
-        let files = files.iter().map(|(name, content)| pb::StateFile {
-            name: (*name).to_owned(),
-            size: content.len() as u64,
-        });
+        let files = files
+            .iter()
+            .map(|(name, content)| pb::StateFile { name: (*name).to_owned(), size: content.len() as u64 });
         pb::StateManifest { name: "one".to_owned(), files: files.collect() }
     }
 

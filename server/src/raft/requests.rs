@@ -231,9 +231,9 @@ fn forward_all(way: &Way, leader: u64, term: u64, proposals: impl Iterator<Item 
 /// Sends one message of proposals. Where no answer comes, those who wait go on waiting: they may be in the log.
 async fn forward(way: Way, leader: u64, message: pb::ProposeRequest) {
     let numbers: Vec<u64> = message.proposals.iter().map(|proposal| proposal.number).collect();
-    let answer = way.peers.control(leader, FORWARD_TIME_MAX, message, |mut client, r| async move {
-        client.propose(r).await
-    });
+    let answer = way
+        .peers
+        .control(leader, FORWARD_TIME_MAX, message, |mut client, r| async move { client.propose(r).await });
     let answer = match answer.await {
         Ok(answer) => answer,
         Err(status) => {
@@ -278,9 +278,10 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
 }
 
 async fn ask_leader(way: &Way, leader: u64) -> Read {
-    let answer = way.peers.control(leader, READ_TIME_MAX, pb::ReadIndexRequest {}, |mut client, r| async move {
-        client.read_index(r).await
-    });
+    let answer =
+        way.peers.control(leader, READ_TIME_MAX, pb::ReadIndexRequest {}, |mut client, r| async move {
+            client.read_index(r).await
+        });
     match answer.await {
         Ok(answer) if answer.refused() == pb::Refused::NotRefused => Ok(answer.index),
         // Not at once again, nor for ever: the leader may be gone, and another one on its way.

@@ -70,7 +70,8 @@ pub(crate) fn start(
             Ok(started) => started,
             Err(error) => return report(&ready, Err(error)),
         };
-        let member = Member { config, log: log.clone(), status, requests, peers, send_state: Arc::new(send_state) };
+        let member =
+            Member { config, log: log.clone(), status, requests, peers, send_state: Arc::new(send_state) };
         let done = runtime.block_on(async {
             match member.up(applier).await {
                 Ok(core) => {
@@ -130,8 +131,7 @@ impl Member {
     async fn up(&self, applier: Applier) -> anyhow::Result<Inner> {
         let config = &self.config;
         let store = LogStore::new(self.log.clone(), self.status.clone());
-        let machine =
-            StateMachine::new(config.member_id, applier, config.snapshot_count.saturating_mul(5));
+        let machine = StateMachine::new(config.member_id, applier, config.snapshot_count.saturating_mul(5));
         let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state));
         let raft = Inner::new(config.member_id, Arc::new(settings(config)?), network, store, machine).await?;
         if !config.initial_members.is_empty() && !raft.is_initialized().await? {
