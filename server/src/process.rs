@@ -148,12 +148,21 @@ impl Member {
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
 
-        let dialer = Dialer::new(&config).context("peer certificates")?;
         let mut dir = DataDir::open(&config.data_dir, &config.wal_dir)?;
         let sockets = Sockets::bind(&config)?;
         let health = Arc::new(health::MemberHealth::default());
         serve_metrics(&config, &sockets, &health)?;
 
+        let late = crate::peer::listen::Late::default();
+        let (_s, st) = tokio::sync::watch::channel(false);
+        let mut sockets = sockets;
+        crate::peer::listen::serve(
+            std::mem::take(&mut sockets.peers),
+            sockets.peer_tls.clone(),
+            late.clone(),
+            crate::peer::http::PeerHttp::default(),
+            st,
+        )?;
         let founding = bootstrap::found(&config, dir.identity()).map_err(anyhow::Error::msg)?;
         if dir.identity().is_none() {
             dir.found(founding.identity)?;
@@ -161,6 +170,7 @@ impl Member {
         describe(&config, &founding);
 
         let node = start_node(&config, &dir, &founding)?;
+        late.is(crate::peer::service::PeerService::new(node.clone()));
         health.is(node.clone());
         let (stop, stopping) = tokio::sync::watch::channel(false);
         node.start_background(&stopping);
@@ -279,7 +289,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
             cluster_id: founding.identity.cluster_id,
             force_new_cluster: flags.force_new_cluster,
             pre_vote: flags.pre_vote,
-            dialer: Dialer::default(),
+            dialer: Dialer::new(config)?,
             known_peers: Vec::new(),
             receive_dir: dir.state().with_file_name("receive"),
             initial_members: founding

@@ -45,12 +45,6 @@ pub fn found(config: &Config, known: Option<Identity>) -> Result<Founding, Strin
     };
     check_duplicates(config)?;
     check_advertised(config, own_urls)?;
-    if config.initial_cluster.len() > 1 {
-        return Err(format!(
-            "--initial-cluster names {} members: this release runs clusters of one",
-            config.initial_cluster.len()
-        ));
-    }
     let members: Vec<Member> = config
         .initial_cluster
         .iter()

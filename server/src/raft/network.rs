@@ -85,6 +85,7 @@ impl Peer {
         let sent = Arc::clone(&link);
         let requests = input.map(move |request| sent.encode(request));
         let answers = client.append(link.request(requests)).await?.into_inner();
+        link.succeeded();
         Ok(Box::pin(answers.map(|answer| {
             answer.and_then(wire::to_append_response).map_err(|status| self.error(Way::Append, status))
         })))
@@ -143,7 +144,17 @@ impl NetStreamAppend<TypeConfig> for Peer {
                     Err(status) => Err(error(status)),
                 };
             }
-            self.append(input).await.map_err(|status| self.error(Way::Append, status))
+            match self.append(input).await {
+                Ok(answers) => Ok(answers),
+                Err(status) => {
+                    let error = self.error(Way::Append, status);
+                    // openraft would be back at once.
+                    if let Ok(link) = self.peers.link(self.id) {
+                        link.back_off().await;
+                    }
+                    Err(error)
+                }
+            }
         })
     }
 }

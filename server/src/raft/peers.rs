@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -39,6 +39,11 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// How often every peer is probed, and how long it may take to answer.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pause after an append that came to nothing, doubled each time …
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// … up to this.
+const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// A connection's use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +79,11 @@ pub(crate) struct Link {
     at: AtomicUsize,
     ways: [Mutex<Option<PeerClient<Channel>>>; WAYS],
     headers: MetadataMap,
-    contact: Mutex<Contact>,
+    /// Since when every probe was answered.
+    active_since: Mutex<Option<Instant>>,
+    /// Appends that came to nothing, one after the other.
+    failures: AtomicU32,
     complained: AtomicBool,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Contact {
-    active_since: Option<Instant>,
 }
 
 impl Peers {
@@ -133,7 +136,7 @@ impl Peers {
 
     /// Since when each peer answers its probes.
     pub fn active_since(&self) -> Vec<(u64, Option<Instant>)> {
-        self.links().iter().map(|link| (link.id, link.contact.lock().active_since)).collect()
+        self.links().iter().map(|link| (link.id, *link.active_since.lock())).collect()
     }
 
     /// A client for one way to a peer.
@@ -231,13 +234,13 @@ impl Peers {
         let answer = self
             .control(link.id, PROBE_INTERVAL, request, |mut client, r| async move { client.probe(r).await });
         let answered = answer.await;
-        let was = link.contact.lock().active_since;
+        let was = *link.active_since.lock();
         let now = match (&answered, was) {
             (Ok(_), None) => Some(Instant::now()),
             (Ok(_), since) => since,
             (Err(_), _) => None,
         };
-        link.contact.lock().active_since = now;
+        *link.active_since.lock() = now;
         let peer = format!("{:x}", link.id);
         let local = format!("{:x}", self.shared.member_id);
         let network = &METRICS.network;
@@ -279,14 +282,21 @@ impl Link {
             at: AtomicUsize::new(0),
             ways: Default::default(),
             headers,
-            contact: Mutex::default(),
+            active_since: Mutex::default(),
+            failures: AtomicU32::new(0),
             complained: AtomicBool::new(false),
         }
     }
 
-    /// The peer.
-    pub fn id(&self) -> u64 {
-        self.id
+    /// Waits before the next try to append, longer each time nothing came of one.
+    pub async fn back_off(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep((PAUSE_MIN * 2_u32.pow(failures.min(16))).min(PAUSE_MAX)).await;
+    }
+
+    /// The peer is there.
+    pub fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
     }
 
     /// A message with who sends it to whom.

@@ -158,9 +158,10 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let options = Options { ring_bytes: 256, fsync: false, ..Options::default() };
         let log = Log::open(disk, options, Arc::new(NoObserver)).expect("a log");
         let status = Arc::new(Shared::new(0));
+        let peers = Peers::new(9, 7, Dialer::default());
         let (applier, _thread) =
-            Applier::start(Memory::default(), Quiet, status.clone(), &log).expect("an apply thread");
-        Ok((dir, LogStore::new(log, status), StateMachine::new(applier, 0)))
+            Applier::start(Memory::default(), Quiet, status.clone(), peers, &log).expect("an apply thread");
+        Ok((dir, LogStore::new(log, status), StateMachine::new(7, applier, 0)))
     }
 }
 
