@@ -68,6 +68,10 @@ impl Logger {
         if OURS.contains(&root) {
             return *metadata.level() <= self.ours;
         }
+        // To openraft a peer that is away is news ten times a second; what it means for the member, the member says.
+        if root == "openraft" && self.ours < LevelFilter::DEBUG {
+            return *metadata.level() <= self.ours.min(LevelFilter::ERROR);
+        }
         let theirs = if self.ours > LevelFilter::WARN { LevelFilter::WARN } else { self.ours };
         *metadata.level() <= theirs
     }

@@ -8,3 +8,4 @@
 pub mod dial;
 pub mod http;
 pub mod listen;
+pub mod service;

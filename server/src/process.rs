@@ -39,6 +39,7 @@ use crate::peer;
 use crate::peer::dial::Dialer;
 use crate::peer::http::{Cluster, Member as PeerMember, PeerHttp};
 use crate::peer::listen::Late;
+use crate::peer::service::PeerService;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
 use crate::tls::Acceptor;
@@ -280,6 +281,7 @@ impl Member {
         describe(&config, &founding);
 
         let node = start_node(&config, &dir, &founding, &dialer)?;
+        peers.grpc.is(PeerService::new(node.clone()));
         health.is(node.clone());
         let first = if founding.founders.is_empty() { founding.peers } else { founding.founders };
         peers.http.is(PeerView { node: node.clone(), first });
@@ -411,7 +413,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
         },
         state,
         reader.clone(),
-        Sink::new(hub.clone(), lessor.clone()),
+        Sink::new(hub.clone(), lessor.clone(), reader.clone()),
     )
     .with_context(|| format!("Raft log in {}", dir.wal().display()))?;
     let settings = Settings {

@@ -233,7 +233,7 @@ impl Node {
         let raft = &self.shared.raft;
         let proposed = async {
             match raft.propose(command.clone()).await {
-                Err(Unavailable::NoLeader) => {
+                Err(Unavailable::NoLeader | Unavailable::NotLeader { .. }) => {
                     Box::pin(once_led(raft, || raft.propose(command.clone()))).await
                 }
                 reply => reply,
@@ -289,7 +289,9 @@ where
         }
         match ask().await {
             // Known, and yet not able to lead: not at once again.
-            Err(Unavailable::NoLeader) => tokio::time::sleep(LEADER_PAUSE).await,
+            Err(Unavailable::NoLeader | Unavailable::NotLeader { .. }) => {
+                tokio::time::sleep(LEADER_PAUSE).await
+            }
             answer => return answer,
         }
     }

@@ -4,15 +4,17 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Buf;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use raftlog::{Log, NoObserver, Options, RealDisk};
-use state::{Applied, Entry, EntryBody, Fault, Response};
+use state::{Applied, Checkpoint, Entry, EntryBody, Fault, Response};
 use tempfile::TempDir;
 
 use super::apply::Applier;
 use super::log_store::LogStore;
+use super::machine::Checkpointer;
 use super::state_machine::StateMachine;
 use super::types::TypeConfig;
 use super::*;
@@ -93,11 +95,41 @@ impl Machine for Memory {
         Box::new(move || beside.flush())
     }
 
-    fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()> {
+    fn checkpointer(&self) -> Checkpointer {
+        let disk = self.disk.clone();
+        Box::new(move |dir| {
+            let Content { applied, membership, commands } = disk.lock().written.clone();
+            let mut file = [applied.term, applied.index].map(u64::to_be_bytes).concat();
+            let (at, opaque) = membership.clone().unwrap_or_default();
+            file.extend([at.term, at.index].map(u64::to_be_bytes).concat());
+            for part in std::iter::once(&opaque).chain(&commands) {
+                file.extend((part.len() as u64).to_be_bytes());
+                file.extend(part);
+            }
+            let io = |source| Fault::Io { path: dir.to_owned(), source };
+            std::fs::create_dir(dir).and_then(|()| std::fs::write(dir.join("content"), file)).map_err(io)?;
+            Ok(Checkpoint { applied, membership })
+        })
+    }
+
+    fn install(&mut self, files: &Path) -> Result<(), Fault> {
+        let io = |source| Fault::Io { path: files.to_owned(), source };
+        let mut file = Bytes::from(std::fs::read(files.join("content")).map_err(io)?);
+        let mut log_id = || LogId { term: file.get_u64(), index: file.get_u64() };
+        let (applied, at) = (log_id(), log_id());
+        let mut parts = std::iter::from_fn(|| {
+            (!file.is_empty()).then(|| {
+                let len = file.get_u64() as usize;
+                file.split_to(len)
+            })
+        });
+        let opaque = parts.next().expect("the membership, if only an empty one");
+        let membership = (!opaque.is_empty()).then_some((at, opaque));
+        let commands = parts.collect();
         let mut disk = self.disk.lock();
-        disk.written = Content { applied, membership, commands: Vec::new() };
+        disk.written = Content { applied, membership, commands };
         disk.persisted = disk.written.clone();
-        Ok(())
+        std::fs::remove_dir_all(files).map_err(io)
     }
 }
 
@@ -111,6 +143,10 @@ impl ApplySink for Sink {
         assert!(*last < applied, "told out of order");
         *last = applied;
     }
+
+    fn replaced(&mut self, applied: LogId) {
+        *self.0.lock() = applied;
+    }
 }
 
 struct Builder;
@@ -122,9 +158,10 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let options = Options { ring_bytes: 256, fsync: false, ..Options::default() };
         let log = Log::open(disk, options, Arc::new(NoObserver)).expect("a log");
         let status = Arc::new(Shared::new(0));
+        let peers = Peers::new(9, 7, Dialer::default());
         let (applier, _thread) =
-            Applier::start(Memory::default(), Quiet, status.clone(), &log).expect("an apply thread");
-        Ok((dir, LogStore::new(log, status), StateMachine::new(applier, 0)))
+            Applier::start(Memory::default(), Quiet, status.clone(), peers, &log).expect("an apply thread");
+        Ok((dir, LogStore::new(log, status), StateMachine::new(7, applier, 0)))
     }
 }
 
@@ -133,6 +170,8 @@ struct Quiet;
 
 impl ApplySink for Quiet {
     fn applied(&mut self, _: Vec<Block>, _: Vec<LeaseChange>, _: LogId) {}
+
+    fn replaced(&mut self, _: LogId) {}
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
