@@ -14,10 +14,13 @@ use proto::etcdserverpb as pb;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::config::help::QUORATE_VERSION;
 use crate::http::{plain_error, respond, version_body};
 
 /// The header that names the cluster in hexadecimal.
 pub const CLUSTER_ID: &str = "x-etcd-cluster-id";
+/// The header by which a member of ours is told from one of etcd's.
+pub const PROGRAM: &str = "x-quorate-version";
 /// Where the members are listed.
 pub const MEMBERS: &str = "/members";
 
@@ -106,9 +109,11 @@ fn get<B>(request: &Request<B>, answer: impl FnOnce() -> Response<Full<Bytes>>) 
 
 fn in_cluster(id: u64, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = respond(StatusCode::OK, content_type, body);
+    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&format!("{id:x}")) {
-        response.headers_mut().insert(HeaderName::from_static(CLUSTER_ID), id);
+        headers.insert(HeaderName::from_static(CLUSTER_ID), id);
     }
+    headers.insert(HeaderName::from_static(PROGRAM), HeaderValue::from_static(QUORATE_VERSION));
     response
 }
 
