@@ -207,6 +207,11 @@ impl Raft {
         self.shared.peers.removed()
     }
 
+    /// Whether the log's disk has not answered for seconds.
+    pub fn disk_hangs(&self) -> bool {
+        self.shared.status.disk_hangs()
+    }
+
     /// What this member knows now; costs next to nothing.
     pub fn status(&self) -> Status {
         self.shared.status.status()
