@@ -41,7 +41,7 @@ fn a_checkpoint_says_what_is_in_it() {
 /// directory the old state opens, from then on the new one, and the directory of the other is gone.
 #[test]
 fn a_crash_during_an_install_leaves_the_one_or_the_other() {
-    with_seeds(2, |seed| {
+    with_seeds(1, |seed| {
         let mut generator = Generator::new(seed);
         let mut ours = some(&mut generator, 8 << 20, 1..60);
         let mut theirs = some(&mut generator, 8 << 20, 80..120);
@@ -156,7 +156,7 @@ fn readers_go_on_during_installs() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut last = 0;
+                let (mut last, mut rounds) = (0, 0);
                 while !stop.load(Ordering::Relaxed) {
                     let view = reader.view();
                     assert!(view.applied().index >= last);
@@ -168,11 +168,14 @@ fn readers_go_on_during_installs() {
                     assert_eq!((read.len(), len as u64), (len, view.keys()));
                     reader.lease_keys(1).expect("read");
                     reader.sizes().expect("read");
-                    reader.flush().expect("written");
+                    rounds += 1;
+                    if rounds % 16 == 0 {
+                        reader.flush().expect("written");
+                    }
                 }
             });
         }
-        for _ in 0..6 {
+        for _ in 0..4 {
             let from = ours.log.len() + 1;
             let newer = some(&mut generator, 8 << 20, from..from + 30);
             ours.install(&newer);
@@ -219,7 +222,7 @@ fn some(generator: &mut Generator, memory: usize, entries: std::ops::Range<usize
 /// Installed over whatever there was, a state goes on as the one it comes from, through any end.
 #[test]
 fn an_installed_state_is_the_other_one() {
-    with_seeds(4, |seed| {
+    with_seeds(3, |seed| {
         let mut generator = Generator::new(seed);
         let memory = if generator.chance(50) { 256 << 10 } else { 64 << 20 };
         let mut ours = some(&mut generator, memory, 0..60);

@@ -11,7 +11,7 @@ use rand::RngExt;
 use state::{Entry, EntryBody, Fingerprint, LogId, Options, Query, Reader, State, View};
 use tempfile::TempDir;
 
-use super::generate::Generator;
+use super::generate::{Generator, MEMBERS};
 use super::naive::{Naive, Outcome};
 
 /// How a state ends before it is opened again.
@@ -207,6 +207,9 @@ impl World {
         assert_eq!(alarms.collect::<Vec<_>>(), model.alarms.iter().copied().collect::<Vec<_>>());
         assert_eq!(self.reader().members(), model.members.values().cloned().collect::<Vec<_>>());
         assert_eq!(self.reader().cluster_version(), model.version);
+        for id in MEMBERS {
+            assert_eq!(self.reader().removed(id), model.removed.contains(&id));
+        }
         assert_eq!(self.open.as_ref().expect("open").0.membership(), model.membership);
     }
 
