@@ -123,6 +123,20 @@ fn what_cannot_be_installed_is_refused() {
     old.check_all(&mut generator);
 }
 
+/// A pointer into nowhere is told, and nothing is made up or removed for it.
+#[test]
+fn a_lost_directory_is_not_replaced_by_an_empty_one() {
+    let mut generator = Generator::new(1);
+    let world = some(&mut generator, 8 << 20, 5..6);
+    for name in ["db.7", "db", "elsewhere", ""] {
+        let image = crash_image(world.dir());
+        std::fs::write(image.path().join("db.current"), name).expect("written");
+        let refused = State::open(Options::new(image.path().join("db"))).expect_err("refused").to_string();
+        assert!(refused.contains("db.current") && refused.contains(name), "{refused}");
+        assert_eq!(listing(image.path()), ["db", "db.current"]);
+    }
+}
+
 /// The old database closes when nobody looks at it any more, and its files go.
 #[test]
 fn the_files_of_the_old_state_go_with_its_last_view() {

@@ -99,6 +99,28 @@ pub(crate) fn persisted_applied(storage: &Storage) -> Result<LogId, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Entry, EntryBody, Options, State};
+
+    #[test]
+    fn a_state_of_the_first_release_opens() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = Options::new(dir.path().join("db"));
+        let entry = |index| Entry { log_id: LogId { term: 1, index }, body: EntryBody::Blank };
+        let (mut state, reader) = State::open(options.clone()).expect("open");
+        state.apply((1..=9).map(entry).collect()).expect("apply");
+        let row = StateRow::read(&state.storage).expect("read").encode();
+        let mut batch = state.storage.batch();
+        batch.put(Column::Meta, KEY, &row[..LEN_BEFORE]);
+        state.storage.write(batch).expect("written");
+        state.flush().expect("written");
+        drop((state, reader));
+        let (mut state, _reader) = State::open(options).expect("open");
+        assert_eq!(state.applied().index, 9);
+        assert_eq!(state.fingerprint(), Fingerprint { since: 9, value: 0 });
+        state.apply(vec![entry(10)]).expect("apply");
+        assert_eq!(state.fingerprint().since, 9);
+        assert_ne!(state.fingerprint().value, 0);
+    }
 
     #[test]
     fn a_row_of_the_first_release_begins_a_fingerprint() {
