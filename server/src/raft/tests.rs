@@ -9,7 +9,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 use raftlog::{Log, NoObserver, Options, RealDisk};
-use state::{Applied, Checkpoint, Entry, EntryBody, Fault, Response};
+use state::{Applied, Checkpoint, Entry, EntryBody, Fault, Fingerprint, Response};
 use tempfile::TempDir;
 
 use super::apply::Applier;
@@ -108,7 +108,7 @@ impl Machine for Memory {
             }
             let io = |source| Fault::Io { path: dir.to_owned(), source };
             std::fs::create_dir(dir).and_then(|()| std::fs::write(dir.join("content"), file)).map_err(io)?;
-            Ok(Checkpoint { applied, membership })
+            Ok(Checkpoint { applied, fingerprint: Fingerprint::default(), membership })
         })
     }
 
