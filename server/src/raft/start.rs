@@ -137,7 +137,7 @@ impl Member {
         let config = &self.config;
         let store = LogStore::new(self.log.clone(), self.status.clone());
         let machine = StateMachine::new(config.member_id, applier, config.snapshot_count.saturating_mul(5));
-        let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state));
+        let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state), self.status.clone());
         let raft = Inner::new(config.member_id, Arc::new(settings(config)?), network, store, machine).await?;
         if !config.initial_members.is_empty() && !raft.is_initialized().await? {
             let nodes = config.initial_members.iter();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::divergence::Fingerprints;
 use super::forward::Forwarded;
 use crate::error::Unavailable;
 
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     flushing: Mutex<Option<Instant>>,
     /// When the leader was last heard of.
     heard: Mutex<Option<Instant>>,
+    pub fingerprints: Fingerprints,
     /// Proposals of this member that another one leads to the log.
     pub forwarded: Forwarded,
 }
@@ -65,6 +67,7 @@ impl Shared {
             waiters: Mutex::new(Vec::new()),
             flushing: Mutex::new(None),
             heard: Mutex::new(None),
+            fingerprints: Fingerprints::default(),
             forwarded: Forwarded::default(),
         }
     }
