@@ -68,9 +68,10 @@ impl Logger {
         if OURS.contains(&root) {
             return *metadata.level() <= self.ours;
         }
-        // To openraft a peer that is away is news ten times a second; what it means for the member, the member says.
+        // To openraft a peer that is away is news ten times a second. What it means for the member, the member says:
+        // every error of openraft's that matters ends it.
         if root == "openraft" && self.ours < LevelFilter::DEBUG {
-            return *metadata.level() <= self.ours.min(LevelFilter::ERROR);
+            return false;
         }
         let theirs = if self.ours > LevelFilter::WARN { LevelFilter::WARN } else { self.ours };
         *metadata.level() <= theirs

@@ -284,9 +284,9 @@ impl Member {
         describe(&config, &founding);
 
         let node = start_node(&config, &dir, &founding, &dialer)?;
-        peers.grpc.is(PeerService::new(node.clone()));
         health.is(node.clone());
         let first = if founding.founders.is_empty() { founding.peers } else { founding.founders };
+        peers.grpc.is(PeerService::new(node.clone()));
         peers.http.is(PeerView { node: node.clone(), first });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         node.start_background(&stopping);

@@ -1,12 +1,15 @@
 //! The glue with a state machine in memory: openraft's own storage suite, restarts, kills.
 
 use std::future::Future;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Buf;
-use openraft::StorageError;
+use futures::Stream;
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{OptionalSend, StorageError};
 use parking_lot::Mutex;
 use raftlog::{Log, NoObserver, Options, RealDisk};
 use state::{Applied, Checkpoint, Entry, EntryBody, Fault, Response};
@@ -15,7 +18,7 @@ use tempfile::TempDir;
 use super::apply::Applier;
 use super::log_store::LogStore;
 use super::machine::Checkpointer;
-use super::state_machine::StateMachine;
+use super::state_machine::{SnapshotBuilder, StateFiles, StateMachine};
 use super::types::TypeConfig;
 use super::*;
 
@@ -108,7 +111,7 @@ impl Machine for Memory {
             }
             let io = |source| Fault::Io { path: dir.to_owned(), source };
             std::fs::create_dir(dir).and_then(|()| std::fs::write(dir.join("content"), file)).map_err(io)?;
-            Ok(Checkpoint { applied, membership })
+            Ok(Checkpoint { applied, membership, fingerprint: state::Fingerprint::default() })
         })
     }
 
@@ -151,8 +154,61 @@ impl ApplySink for Sink {
 
 struct Builder;
 
-impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+/// The suite hands what one machine built to another: here it becomes the files that a leader would have sent.
+struct Suited {
+    machine: StateMachine,
+    received: PathBuf,
+}
+
+impl RaftStateMachine<TypeConfig> for Suited {
+    type SnapshotData = StateFiles;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<types::LogId>, types::StoredMembership)> {
+        self.machine.applied_state().await
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        self.machine.apply(entries).await
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        self.machine.try_create_snapshot_builder(force).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.machine.try_create_snapshot_builder(true).await.expect("always")
+    }
+
+    async fn install_snapshot(&mut self, meta: &types::SnapshotMeta, _: StateFiles) -> io::Result<()> {
+        let at = |log_id: &Option<types::LogId>| log_id.as_ref().map(types::state_log_id).unwrap_or_default();
+        let membership = &meta.last_membership;
+        let content = Content {
+            applied: at(&meta.last_log_id),
+            membership: membership
+                .log_id()
+                .is_some()
+                .then(|| (at(membership.log_id()), codec::encode_membership(membership.membership()))),
+            commands: Vec::new(),
+        };
+        let memory = Memory::default();
+        memory.disk.lock().written = content;
+        memory.checkpointer()(&self.received).map_err(io::Error::other)?;
+        self.machine.install_snapshot(meta, StateFiles::Received(self.received.clone())).await
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<Snapshot<types::Term, u64, types::Node, StateFiles>>> {
+        self.machine.get_current_snapshot().await
+    }
+}
+
+impl StoreBuilder<TypeConfig, LogStore, Suited, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, Suited), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a folder");
         let disk = Arc::new(RealDisk::open(dir.path()).expect("a folder"));
         let options = Options { ring_bytes: 256, fsync: false, ..Options::default() };
@@ -161,7 +217,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let peers = Peers::new(9, 7, Dialer::default());
         let (applier, _thread) =
             Applier::start(Memory::default(), Quiet, status.clone(), peers, &log).expect("an apply thread");
-        Ok((dir, LogStore::new(log, status), StateMachine::new(7, applier, 0)))
+        let machine = StateMachine::new(7, applier, 0);
+        let received = dir.path().join("received");
+        Ok((dir, LogStore::new(log, status), Suited { machine, received }))
     }
 }
 
