@@ -87,14 +87,9 @@ areas! {
     watches: [];
     leases: [];
     members_and_endpoints: [];
+    membership_changes: [];
     command_line_and_environment: [];
     space_is_used_up: ["--quota-backend-bytes=100000".to_owned()];
-}
-
-/// Our member changes its membership in a later version: only the tools are compared.
-#[test]
-fn tool_membership_changes() {
-    compare(tools(), &tables::membership_changes(), "http", &[]);
 }
 
 #[test]
