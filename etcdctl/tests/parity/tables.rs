@@ -373,6 +373,24 @@ pub fn membership_changes() -> Vec<Case> {
     cases.collect()
 }
 
+/// What is asked of all members of a cluster, and moving its leader.
+pub fn three_members(endpoints: &str) -> Vec<Case> {
+    // The first answers only once there is a leader, the second once each member follows it.
+    let mut cases =
+        vec![case("put a b --command-timeout 20s"), case("endpoint health --cluster").vague().any_order()];
+    cases.extend(formats("member list"));
+    cases.extend(formats("endpoint hashkv --cluster"));
+    for line in ["endpoint status --cluster", "endpoint health --cluster"] {
+        cases.extend(formats(line).into_iter().map(|case| case.vague().any_order()));
+    }
+    cases.extend([
+        case(&format!("move-leader 1234 --endpoints {endpoints}")),
+        case(&format!("member remove 1234 --endpoints {endpoints}")),
+        case(&format!("member promote 1234 --endpoints {endpoints}")),
+    ]);
+    cases
+}
+
 /// Flags, variables, help.
 pub fn command_line_and_environment() -> Vec<Case> {
     let mut cases = vec![case("put a b")];
