@@ -48,8 +48,10 @@ impl Client {
     }
 
     /// Connects when it is first used, and again after each time the connection was lost.
+    /// What is not answered in half a minute is given up.
     pub fn lazy(url: &str, tls: Option<&KeyPair>) -> Result<Client> {
-        Ok(Client::on(Client::endpoint(url, tls)?.connect_lazy()))
+        let endpoint = Client::endpoint(url, tls)?.timeout(Duration::from_secs(30));
+        Ok(Client::on(endpoint.connect_lazy()))
     }
 
     fn endpoint(url: &str, tls: Option<&KeyPair>) -> Result<Endpoint> {

@@ -10,7 +10,7 @@ use tests::Cluster;
 use tonic::Code;
 
 use super::load::Load;
-use super::{move_leader, refusal, shape, within};
+use super::{move_leader, refused, shape, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_moves_where_it_is_told_to() -> Result<()> {
@@ -22,10 +22,8 @@ async fn the_leader_moves_where_it_is_told_to() -> Result<()> {
         let mut client = cluster.client(at);
         async move { client.maintenance.move_leader(MoveLeaderRequest { target_id }).await }
     };
-    let not_leader = (Code::FailedPrecondition, "etcdserver: not leader".to_owned());
-    ensure!(refusal(ask(other, target).await) == not_leader);
-    let bad = (Code::FailedPrecondition, "etcdserver: bad leader transferee".to_owned());
-    ensure!(refusal(ask(leader, 12345).await) == bad);
+    refused(ask(other, target).await, Code::FailedPrecondition, "etcdserver: not leader")?;
+    refused(ask(leader, 12345).await, Code::FailedPrecondition, "etcdserver: bad leader transferee")?;
     let to_itself = ask(leader, own).await?.into_inner();
     ensure!(to_itself.header.is_none(), "{to_itself:?}");
     ensure!(cluster.leader().await? == leader);

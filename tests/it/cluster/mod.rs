@@ -41,10 +41,17 @@ async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Statu
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the test waits no longer")))
 }
 
-/// Code and text of a refusal.
-fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
-    let status = answer.expect_err("a refusal");
-    (status.code(), status.message().to_owned())
+/// The answer is a refusal with this code and text.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, text: &str) -> Result<()> {
+    let place = std::panic::Location::caller();
+    match answer {
+        Err(status) if status.code() == code && status.message() == text => Ok(()),
+        Err(status) => {
+            Err(anyhow!("{place}: {:?} {:?}, not {code:?} {text:?}", status.code(), status.message()))
+        }
+        Ok(answer) => Err(anyhow!("{place}: {answer:?}, not {code:?} {text:?}")),
+    }
 }
 
 /// Makes a member the leader and waits until all know.

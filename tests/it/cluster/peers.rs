@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use tests::{Authority, Cluster};
 
 use super::load::Load;
-use super::shape;
+use super::{shape, within};
 
 /// How long a stranger is watched not getting in.
 const TRIES: Duration = Duration::from_secs(4);
@@ -35,7 +35,7 @@ async fn a_peer_with_a_certificate_of_another_authority_is_refused() -> Result<(
     cluster[at].spawn()?;
     tokio::time::sleep(TRIES).await;
     ensure!(!serves(&cluster, at), "a member nobody trusts serves");
-    let behind = cluster.client(at).get_serializable("load/0/000000").await;
+    let behind = within(Duration::from_secs(1), cluster.client(at).get_serializable("load/0/000000")).await;
     ensure!(behind.is_err(), "it answers clients before it is one of the cluster");
     load.flows(50).await?;
     cluster.leader_among(&others).await?;

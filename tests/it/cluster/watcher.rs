@@ -13,6 +13,11 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 
+use super::within;
+
+/// How long a member may take to say that it watches.
+const OPEN_MAX: Duration = Duration::from_secs(30);
+
 /// A watch stream that stays open at the client's end while the first part lives.
 pub type Stream = (mpsc::Sender<WatchRequest>, Streaming<WatchResponse>);
 
@@ -34,7 +39,7 @@ pub async fn open(
     let (sender, receiver) = mpsc::channel(1);
     sender.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await?;
     let mut answers = client.watch.clone().watch(wrap(ReceiverStream::new(receiver))).await?.into_inner();
-    let first = answers.message().await?.context("the stream ended at once")?;
+    let first = within(OPEN_MAX, answers.message()).await?.context("the stream ended at once")?;
     ensure!(first.created && !first.canceled, "{first:?}");
     Ok((sender, answers))
 }
