@@ -4,13 +4,15 @@
 //!   <data-dir>/                 0700
 //!     member/
 //!       lock                    held while the process lives
-//!       quorate-format          format, cluster id, member id
+//!       quorate-format          format, cluster id, member id, and the members it began with
+//!       removed                 once the member was removed from its cluster
 //!       wal/                    the Raft log (or --wal-dir, with a lock of its own)
 //!       snap/db/                the storage engine's files
 //! ```
 //!
 //! The ids are kept because `--initial-*` holds for the first start alone:
-//! whatever the flags say later, the member stays who it is.
+//! whatever the flags say later, the member stays who it is. The members are
+//! kept for a member that ends between its first start and its first log entry.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -22,10 +24,13 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tracing::warn;
 
+use crate::peer::http::Member;
+
 /// The format this release writes, and the newest it reads.
 const FORMAT: u32 = 1;
 
 const IDENTITY_FILE: &str = "quorate-format";
+const REMOVED_FILE: &str = "removed";
 
 /// Who the member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +41,23 @@ pub struct Identity {
     pub member_id: u64,
 }
 
+/// What the member began with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// Who it is.
+    pub identity: Identity,
+    /// The members that founded the cluster; empty when this one joined it.
+    pub founders: Vec<Member>,
+    /// The others, as a member found them that joined.
+    pub peers: Vec<Member>,
+}
+
 /// An opened and locked data directory.
 #[derive(Debug)]
 pub struct DataDir {
     member: PathBuf,
     wal: PathBuf,
-    identity: Option<Identity>,
+    founding: Option<Founding>,
     /// Closing them gives the directories free.
     _locks: Vec<File>,
 }
@@ -59,14 +75,20 @@ impl DataDir {
         if !wal_dir.starts_with(&member) {
             locks.push(lock(wal_dir)?);
         }
-        let identity = read_identity(&member)?;
-        if identity.is_none() && holds_files(&member.join("snap").join("db"))? {
+        if member.join(REMOVED_FILE).exists() {
+            bail!(
+                "{} belongs to a member that has been permanently removed from its cluster: to join again, remove the directory and add a new member",
+                data_dir.display()
+            );
+        }
+        let founding = read_founding(&member)?;
+        if founding.is_none() && holds_files(&member.join("snap").join("db"))? {
             bail!(
                 "{} holds data, but no file {IDENTITY_FILE} that says of which format: it is not a data directory of this server",
                 member.display()
             );
         }
-        Ok(DataDir { member, wal: wal_dir.to_owned(), identity, _locks: locks })
+        Ok(DataDir { member, wal: wal_dir.to_owned(), founding, _locks: locks })
     }
 
     /// Where the Raft log is.
@@ -79,17 +101,32 @@ impl DataDir {
         self.member.join("snap").join("db")
     }
 
-    /// Who the member is, once it has started for the first time.
-    pub fn identity(&self) -> Option<Identity> {
-        self.identity
+    /// What the member began with, once it has.
+    pub fn founding(&self) -> Option<&Founding> {
+        self.founding.as_ref()
     }
 
-    /// Records who the member is, durably: before anything else is written.
-    pub fn found(&mut self, identity: Identity) -> anyhow::Result<()> {
-        let path = self.member.join(IDENTITY_FILE);
+    /// Records what the member begins with, durably: before anything else is written.
+    pub fn found(&mut self, founding: Founding) -> anyhow::Result<()> {
+        let Identity { cluster_id, member_id } = founding.identity;
+        let mut text = format!("format {FORMAT}\ncluster {cluster_id:x}\nmember {member_id:x}\n");
+        for (name, members) in [("founders", &founding.founders), ("peers", &founding.peers)] {
+            let members = serde_json::to_string(members).context("list of members")?;
+            text += &format!("{name} {members}\n");
+        }
+        self.write(IDENTITY_FILE, &text)?;
+        self.founding = Some(founding);
+        Ok(())
+    }
+
+    /// Records that the member was removed from its cluster: it will not start on this directory again.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        self.write(REMOVED_FILE, "")
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.member.join(name);
         let unfinished = path.with_extension("new");
-        let Identity { cluster_id, member_id } = identity;
-        let text = format!("format {FORMAT}\ncluster {cluster_id:x}\nmember {member_id:x}\n");
         let written = || -> io::Result<()> {
             let mut file = File::create(&unfinished)?;
             file.write_all(text.as_bytes())?;
@@ -97,9 +134,7 @@ impl DataDir {
             fs::rename(&unfinished, &path)?;
             File::open(&self.member)?.sync_all()
         };
-        written().with_context(|| format!("write {}", path.display()))?;
-        self.identity = Some(identity);
-        Ok(())
+        written().with_context(|| format!("write {}", path.display()))
     }
 }
 
@@ -151,7 +186,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-fn read_identity(member: &Path) -> anyhow::Result<Option<Identity>> {
+fn read_founding(member: &Path) -> anyhow::Result<Option<Founding>> {
     let path = member.join(IDENTITY_FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -172,7 +207,13 @@ fn read_identity(member: &Path) -> anyhow::Result<Option<Identity>> {
     let id = |name: &str| {
         u64::from_str_radix(field(name)?, 16).with_context(|| format!("{}: {name}", path.display()))
     };
-    Ok(Some(Identity { cluster_id: id("cluster")?, member_id: id("member")? }))
+    let identity = Identity { cluster_id: id("cluster")?, member_id: id("member")? };
+    // A directory of the first release, which ran clusters of one, has no such lists.
+    let members = |name: &str| -> anyhow::Result<Vec<Member>> {
+        let Ok(list) = field(name) else { return Ok(Vec::new()) };
+        serde_json::from_str(list).with_context(|| format!("{}: {name}", path.display()))
+    };
+    Ok(Some(Founding { identity, founders: members("founders")?, peers: members("peers")? }))
 }
 
 fn holds_files(dir: &Path) -> io::Result<bool> {
@@ -256,11 +297,31 @@ mod tests {
     fn the_member_stays_who_it_is() {
         let root = tempfile::tempdir().unwrap();
         let identity = Identity { cluster_id: 0x48276a8f75b6a87, member_id: u64::MAX };
+        let member = |id| Member {
+            id,
+            name: "with space".to_owned(),
+            peer_urls: vec!["http://a:1".to_owned()],
+            ..Member::default()
+        };
+        let founding =
+            Founding { identity, founders: vec![member(u64::MAX)], peers: vec![member(2), member(3)] };
         let mut dir = open(root.path()).unwrap();
-        assert_eq!(dir.identity(), None);
-        dir.found(identity).unwrap();
+        assert_eq!(dir.founding(), None);
+        dir.found(founding.clone()).unwrap();
         drop(dir);
-        assert_eq!(open(root.path()).unwrap().identity(), Some(identity));
+        assert_eq!(open(root.path()).unwrap().founding(), Some(&founding));
+        fs::write(root.path().join("member/quorate-format"), "format 1\ncluster 1\nmember 2\n").unwrap();
+        let old = open(root.path()).unwrap();
+        assert_eq!(old.founding().unwrap().identity, Identity { cluster_id: 1, member_id: 2 });
+    }
+
+    #[test]
+    fn a_removed_member_does_not_come_back() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = open(root.path()).unwrap();
+        dir.remove().unwrap();
+        drop(dir);
+        assert!(open(root.path()).unwrap_err().to_string().contains("permanently removed"));
     }
 
     #[test]

@@ -176,16 +176,24 @@ async fn get<B>(
 }
 
 fn version(health: &dyn Health) -> Response<Full<Bytes>> {
-    let cluster = health.cluster_version();
-    let body = format!(
-        "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{}\",\"storage\":\"{}\"}}",
-        cluster.as_deref().unwrap_or("not_decided"),
-        cluster.as_deref().unwrap_or("unknown"),
-    );
-    respond(StatusCode::OK, "application/json", body)
+    respond(StatusCode::OK, "application/json", version_body(health.cluster_version().as_deref()))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+/// The body of `/version`, given the version that the cluster agreed on.
+pub(crate) fn version_body(cluster: Option<&str>) -> String {
+    format!(
+        "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{}\",\"storage\":\"{}\"}}",
+        cluster.unwrap_or("not_decided"),
+        cluster.unwrap_or("unknown"),
+    )
+}
+
+/// A response with a body of a kind.
+pub(crate) fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let body = body.into();
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(Full::new(body));
@@ -196,7 +204,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
 }
 
 /// Go's `http.Error`: a line of text that a browser must not take for anything else.
-fn plain_error(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+pub(crate) fn plain_error(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
     let mut response = respond(status, "text/plain; charset=utf-8", format!("{text}\n"));
     add_nosniff(&mut response);
     response

@@ -68,6 +68,11 @@ impl Logger {
         if OURS.contains(&root) {
             return *metadata.level() <= self.ours;
         }
+        // To openraft a peer that is away is news ten times a second. What it means for the member, the member says:
+        // every error of openraft's that matters ends it.
+        if root == "openraft" && self.ours < LevelFilter::DEBUG {
+            return false;
+        }
         let theirs = if self.ours > LevelFilter::WARN { LevelFilter::WARN } else { self.ours };
         *metadata.level() <= theirs
     }

@@ -6,3 +6,6 @@
 //! ```
 
 pub mod dial;
+pub mod http;
+pub mod listen;
+pub mod service;

@@ -1,22 +1,26 @@
 //! From a checked configuration to a member that serves, and back down.
 //!
 //! ```text
-//!   data dir + lock ─► state ─► raft ─► node ─► publish ─► listeners ─► ready
-//!   signal ─► listeners end ─► watches end ─► raft and state are flushed ─► the signal again
+//!   data dir + lock ─► sockets ─► peer port ─► who am I? ─► state ─► raft ─► node ─► publish ─► client port
+//!   signal ─► another leads ─► client port ends ─► watches end ─► raft and state are flushed ─► peer port ends
 //! ```
 //!
 //! Sockets are bound first, so that a taken port is found before anything is
-//! written; they are served last, when the member can answer.
+//! written. Peers are answered from then on, clients when the member can: once
+//! what it publishes is in the log, for which most of the cluster must be there.
 
 mod bootstrap;
+mod ending;
 mod health;
 mod publish;
+mod version;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
+use proto::etcdserverpb as pb;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -25,16 +29,20 @@ use crate::config::gates::Gate;
 use crate::config::help::{ETCD_VERSION, QUORATE_VERSION};
 use crate::config::url::{Url, Urls};
 use crate::config::{AutoCompaction, Config};
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, Founding};
 use crate::http::{HttpContext, Port, listener};
 use crate::lessor::Lessor;
 use crate::listen::{self, Listener};
 use crate::metrics::METRICS;
 use crate::node::{Node, Settings, Sink};
+use crate::peer;
 use crate::peer::dial::Dialer;
+use crate::peer::http::{Cluster, Member as PeerMember, PeerHttp};
+use crate::peer::listen::Late;
+use crate::peer::service::PeerService;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
-use crate::tls::{self, Acceptor};
+use crate::tls::Acceptor;
 use crate::watch::{self, Hub};
 
 /// Below this many file descriptors a member cannot work.
@@ -73,14 +81,57 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     );
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("main runtime")?;
-    let ended_by = runtime.block_on(Member::run(config))?;
+    let end = runtime.block_on(Member::run(config))?;
     drop(runtime);
-    info!(signal = ended_by, "stopped");
-    if std::process::id() != 1 {
-        signal_hook::low_level::emulate_default_handler(ended_by)
-            .with_context(|| format!("raising signal {ended_by} again"))?;
+    info!(%end, "stopped");
+    if let End::Signal(signal) = end
+        && std::process::id() != 1
+    {
+        signal_hook::low_level::emulate_default_handler(signal)
+            .with_context(|| format!("raising signal {signal} again"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a member ends that has nothing to complain of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Signal(i32),
+    /// It does not belong to the cluster any more.
+    Removed,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Signal(signal) => write!(f, "signal {signal}"),
+            End::Removed => f.write_str("removed from the cluster"),
+        }
+    }
+}
+
+/// The signals that end a member.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        Ok(Signals { interrupt, terminate })
+    }
+
+    /// Returns when one came.
+    async fn one(&mut self) -> End {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        };
+        End::Signal(kind.as_raw_value())
+    }
 }
 
 /// Takes as many descriptors as are allowed, as the Go runtime does.
@@ -106,9 +157,9 @@ struct Bound {
 struct Sockets {
     clients: Vec<Bound>,
     metrics: Vec<(Listener, Url)>,
-    /// Held so that nobody else takes the port that peers will come in on.
-    _peers: Vec<Listener>,
+    peers: Vec<(Listener, Url)>,
     tls: Option<Acceptor>,
+    peer_tls: Option<Acceptor>,
 }
 
 impl Sockets {
@@ -129,8 +180,9 @@ impl Sockets {
         Ok(Sockets {
             clients,
             metrics: bind_all(&flags.listen_metrics_urls)?,
-            _peers: bind_all(&flags.listen_peer_urls)?.into_iter().map(|(listener, _)| listener).collect(),
+            peers: bind_all(&flags.listen_peer_urls)?,
             tls: Acceptor::for_clients(config)?,
+            peer_tls: Acceptor::for_peers(config).context("peer port")?,
         })
     }
 
@@ -139,28 +191,100 @@ impl Sockets {
     }
 }
 
+/// The peer port, open.
+struct PeerPort {
+    grpc: Late,
+    http: PeerHttp,
+    stop: tokio::sync::watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl PeerPort {
+    fn open(sockets: &mut Sockets) -> anyhow::Result<PeerPort> {
+        let (grpc, http) = (Late::default(), PeerHttp::default());
+        let (stop, stopping) = tokio::sync::watch::channel(false);
+        let peers = std::mem::take(&mut sockets.peers);
+        let thread =
+            peer::listen::serve(peers, sockets.peer_tls.clone(), grpc.clone(), http.clone(), stopping)?;
+        Ok(PeerPort { grpc, http, stop, thread })
+    }
+
+    async fn close(self) {
+        self.stop.send_replace(true);
+        match tokio::task::spawn_blocking(|| self.thread.join()).await {
+            Ok(Ok(())) => {}
+            _ => warn!("the thread that serves peers broke"),
+        }
+    }
+}
+
+/// The cluster as the peer port tells of it.
+struct PeerView {
+    node: Node,
+    /// The members until the log says who they are.
+    first: Vec<PeerMember>,
+}
+
+impl Cluster for PeerView {
+    fn id(&self) -> u64 {
+        self.node.cluster_id()
+    }
+
+    fn members(&self) -> Vec<pb::Member> {
+        let members = self.node.reader().members();
+        if !members.is_empty() {
+            return members;
+        }
+        let first = self.first.iter().cloned();
+        first
+            .map(|member| pb::Member {
+                id: member.id,
+                name: member.name,
+                peer_ur_ls: member.peer_urls,
+                client_ur_ls: member.client_urls,
+                is_learner: member.is_learner,
+            })
+            .collect()
+    }
+
+    fn version(&self) -> Option<String> {
+        self.node.reader().cluster_version()
+    }
+}
+
 struct Member;
 
 impl Member {
-    /// Runs the member; answers the signal that ended it.
-    async fn run(config: Config) -> anyhow::Result<i32> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-
-        tls::check_peer_files(&config).context("peer certificates")?;
+    /// Runs the member until it has to end.
+    async fn run(config: Config) -> anyhow::Result<End> {
+        let mut signals = Signals::new()?;
+        let dialer = Dialer::new(&config).context("peer certificates")?;
         let mut dir = DataDir::open(&config.data_dir, &config.wal_dir)?;
-        let sockets = Sockets::bind(&config)?;
+        let mut sockets = Sockets::bind(&config)?;
         let health = Arc::new(health::MemberHealth::default());
         serve_metrics(&config, &sockets, &health)?;
+        let peers = PeerPort::open(&mut sockets)?;
 
-        let founding = bootstrap::found(&config, dir.identity()).map_err(anyhow::Error::msg)?;
-        if dir.identity().is_none() {
-            dir.found(founding.identity)?;
-        }
+        let founding = match dir.founding() {
+            // --initial-* are for the first start alone.
+            Some(founding) => founding.clone(),
+            None => {
+                let founding = tokio::select! {
+                    found = bootstrap::found(&config, &config.initial_cluster, &dialer) => found,
+                    end = signals.one() => return Ok(end),
+                };
+                let founding = founding.map_err(anyhow::Error::msg)?;
+                dir.found(founding.clone())?;
+                founding
+            }
+        };
         describe(&config, &founding);
 
-        let node = start_node(&config, &dir, &founding)?;
+        let node = start_node(&config, &dir, &founding, &dialer)?;
         health.is(node.clone());
+        let first = if founding.founders.is_empty() { founding.peers } else { founding.founders };
+        peers.grpc.is(PeerService::new(node.clone()));
+        peers.http.is(PeerView { node: node.clone(), first });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         node.start_background(&stopping);
         if let Some(kept) = config.auto_compaction {
@@ -171,53 +295,32 @@ impl Member {
             tokio::spawn(compactor::run(node.clone(), retention, stopping.clone()));
         }
         tokio::spawn(health::follow(node.clone(), stopping.clone()));
+        tokio::spawn(version::run(node.clone(), dialer, stopping.clone()));
 
-        let published = publish::publish(&node, &config);
+        let mut member = ending::Running { node: node.clone(), dir, stop, peers, serving: None };
+        let removed = ending::removed(&node);
+        tokio::pin!(removed);
         tokio::select! {
-            () = published => {}
-            _ = interrupt.recv() => return end(node, stop, None, SignalKind::interrupt()).await,
-            _ = terminate.recv() => return end(node, stop, None, SignalKind::terminate()).await,
+            () = publish::publish(&node, &config) => {}
+            end = signals.one() => return member.end(end).await,
+            () = &mut removed => return member.end(End::Removed).await,
         }
         let listeners = client_listeners(&config, sockets, &health);
-        let mut serving =
-            tokio::spawn(serve::run(listeners, transport(&config), node.clone(), stopping.clone()));
+        let serving = tokio::spawn(serve::run(listeners, transport(&config), node.clone(), stopping.clone()));
+        let serving = member.serving.insert(serving);
         info!("ready to serve client requests");
         notify(&[sd_notify::NotifyState::Ready]);
 
-        let ended_by = tokio::select! {
-            _ = interrupt.recv() => SignalKind::interrupt(),
-            _ = terminate.recv() => SignalKind::terminate(),
-            served = &mut serving => {
+        let end = tokio::select! {
+            end = signals.one() => end,
+            () = &mut removed => End::Removed,
+            served = serving => {
                 served.context("the listeners' task")?.context("listeners")?;
                 return Err(anyhow!("the listeners ended by themselves"));
             }
         };
-        end(node, stop, Some(serving), ended_by).await
+        member.end(end).await
     }
-}
-
-/// Takes the member down: those who wait get answers, then everything is flushed.
-async fn end(
-    node: Node,
-    stop: tokio::sync::watch::Sender<bool>,
-    serving: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
-    ended_by: SignalKind,
-) -> anyhow::Result<i32> {
-    let started = Instant::now();
-    let signal = ended_by.as_raw_value();
-    info!(signal, "received signal; shutting down");
-    notify(&[sd_notify::NotifyState::Stopping]);
-    stop.send_replace(true);
-    if let Some(serving) = serving {
-        match tokio::time::timeout(2 * GRACE, serving).await {
-            Ok(ended) => ended.context("the listeners' task")?.context("listeners")?,
-            Err(_elapsed) => warn!("requests under way did not end in time"),
-        }
-    }
-    node.hub().end();
-    node.raft().clone().shutdown().await;
-    info!(took_ms = started.elapsed().as_millis() as u64, "log and state are flushed");
-    Ok(signal)
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
@@ -226,7 +329,7 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-fn describe(config: &Config, founding: &bootstrap::Founding) {
+fn describe(config: &Config, founding: &Founding) {
     let member_id = format!("{:x}", founding.identity.member_id);
     let metrics = &METRICS.server;
     metrics.version.with_label_values(&[ETCD_VERSION]).set(1);
@@ -254,8 +357,27 @@ fn describe(config: &Config, founding: &bootstrap::Founding) {
 }
 
 /// Opens the state, starts Raft on it, and puts the node together.
-fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) -> anyhow::Result<Node> {
+fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dialer) -> anyhow::Result<Node> {
     let flags = &config.flags;
+    let mut founders: Vec<state::Node> = founding
+        .founders
+        .iter()
+        .map(|member| state::Node {
+            id: member.id,
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            learner: false,
+        })
+        .collect();
+    if founders.is_empty() && founding.peers.is_empty() {
+        // Founded by the first release, alone.
+        founders.push(state::Node {
+            id: founding.identity.member_id,
+            name: flags.name.clone(),
+            peer_urls: config.peer_urls(),
+            learner: false,
+        });
+    }
     let started = Instant::now();
     let mut options = state::Options::new(dir.state());
     options.memory_budget = usize::try_from(flags.memory_budget).unwrap_or(usize::MAX);
@@ -278,19 +400,10 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
             cluster_id: founding.identity.cluster_id,
             force_new_cluster: flags.force_new_cluster,
             pre_vote: flags.pre_vote,
-            dialer: Dialer::default(),
-            known_peers: Vec::new(),
+            dialer: dialer.clone(),
+            known_peers: founding.peers.iter().map(|peer| (peer.id, peer.peer_urls.clone())).collect(),
             receive_dir: dir.state().with_file_name("receive"),
-            initial_members: founding
-                .members
-                .iter()
-                .map(|member| state::Node {
-                    id: member.id,
-                    name: member.name.clone(),
-                    peer_urls: member.peer_urls.clone(),
-                    learner: false,
-                })
-                .collect(),
+            initial_members: founders,
             heartbeat_ms: flags.heartbeat_interval,
             election_ms: flags.election_timeout,
             wal_dir: dir.wal().to_owned(),
@@ -300,7 +413,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &bootstrap::Founding) ->
         },
         state,
         reader.clone(),
-        Sink::new(hub.clone(), lessor.clone()),
+        Sink::new(hub.clone(), lessor.clone(), reader.clone()),
     )
     .with_context(|| format!("Raft log in {}", dir.wal().display()))?;
     let settings = Settings {

@@ -18,21 +18,29 @@
 
 mod apply;
 mod codec;
+mod forward;
+mod incoming;
 mod log_store;
 mod machine;
+mod membership;
 mod network;
+mod peers;
+mod receive_state;
 mod requests;
+mod send_state;
 mod start;
 mod state_machine;
 mod status;
 #[cfg(test)]
 mod tests;
 mod types;
+mod wire;
 
 use std::fmt::Display;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -43,10 +51,16 @@ use tokio::sync::{oneshot, watch};
 use crate::error::Unavailable;
 use crate::peer::dial::Dialer;
 use machine::{Machine, Persistent};
+use peers::Peers;
+use receive_state::ReceiveState;
 use requests::Requests;
 use status::Shared;
 
+pub use peers::{CLUSTER_HEADER, FROM_HEADER, MESSAGE_BYTES_MAX, TO_HEADER};
 pub use status::Status;
+
+/// After this time the answer of another member is not waited for any more.
+const CALL_TIME_MAX: Duration = Duration::from_secs(7);
 
 type Inner = openraft::Raft<types::TypeConfig, state_machine::StateMachine>;
 
@@ -123,6 +137,9 @@ pub trait ApplySink: Send + 'static {
     /// Called on the apply thread, in order, after readers see the entries and before their proposers get replies.
     /// Must not block. Called as well for what a start replays from the log.
     fn applied(&mut self, blocks: Vec<Block>, lease_changes: Vec<LeaseChange>, applied: LogId);
+
+    /// The state was replaced by a newer one of another member: what was told so far holds no more.
+    fn replaced(&mut self, applied: LogId);
 }
 
 /// A handle to this member's consensus; clones are handles to the same.
@@ -132,8 +149,13 @@ pub struct Raft {
 }
 
 struct Handle {
+    core: Inner,
+    peers: Peers,
+    receive: Arc<ReceiveState>,
     status: Arc<Shared>,
     requests: Arc<Requests>,
+    /// Within which an election that can succeed does.
+    election_time: Duration,
     /// Asks the raft thread to stop; it sends on the inner channel when it has.
     stop: Mutex<Option<oneshot::Sender<oneshot::Sender<()>>>>,
 }
@@ -160,8 +182,13 @@ impl Raft {
     ) -> anyhow::Result<Self> {
         let status = Arc::new(Shared::new(config.member_id));
         let requests = Arc::new(Requests::default());
-        let stop = start::start(config, machine, sink, status.clone(), requests.clone())?;
-        Ok(Self { shared: Arc::new(Handle { status, requests, stop: Mutex::new(Some(stop)) }) })
+        let election_time = Duration::from_millis(config.election_ms);
+        let receive = Arc::new(ReceiveState::new(config.receive_dir.clone()));
+        let start::Started { core, peers, stop } =
+            start::start(config, machine, sink, status.clone(), requests.clone())?;
+        let stop = Mutex::new(Some(stop));
+        let shared = Handle { core, peers, receive, status, requests, election_time, stop };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Proposes an encoded command; resolves to its reply once it is applied here. It is queued at once, also if the
@@ -172,7 +199,12 @@ impl Raft {
 
     /// An index such that a read that waits for it sees everything acknowledged before this call.
     pub fn read_index(&self) -> impl Future<Output = Result<u64, Unavailable>> + Send + use<> {
-        self.shared.requests.read_index()
+        self.shared.requests.read_index(false)
+    }
+
+    /// Changes to true once a peer says that this member was removed from the cluster.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.shared.peers.removed()
     }
 
     /// What this member knows now; costs next to nothing.
@@ -191,35 +223,12 @@ impl Raft {
         async move { status.wait_applied(index).await }
     }
 
-    /// Changes the membership; resolves once the change is committed and applied here. For the leader alone.
-    ///
-    /// # Errors
-    /// When this member does not lead or the change was not committed.
-    pub async fn change(&self, change: Change) -> Result<(), Unavailable> {
-        tracing::debug!(?change, "not there yet");
-        Err(Unavailable::NoLeader)
-    }
-
-    /// Has another voter take over; resolves once this member knows that it leads.
-    ///
-    /// # Errors
-    /// When this member does not lead.
-    pub async fn transfer_leader(&self, to: u64) -> Result<(), Unavailable> {
-        tracing::debug!(to, "not there yet");
-        Err(Unavailable::NoLeader)
-    }
-
-    /// How the ways to the other members are.
-    pub fn contacts(&self) -> Vec<Contact> {
-        Vec::new()
-    }
-
     /// Asks another member what only it can answer: a request of a service and its answer, both encoded.
     ///
     /// # Errors
     /// The other member's refusal, or that it cannot be reached.
     pub async fn call(&self, member: u64, method: Method, body: Bytes) -> Result<Bytes, tonic::Status> {
-        Err(tonic::Status::unavailable(format!("{method:?} to {member:x} with {} bytes", body.len())))
+        self.shared.peers.call(member, method, body, CALL_TIME_MAX).await
     }
 
     /// Refuses what comes from here on, lets what is under way be applied, and brings state and log to disk.

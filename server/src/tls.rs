@@ -1,4 +1,4 @@
-//! TLS of the client port and of the metrics port.
+//! TLS of the client port, of the metrics port, and between members.
 //!
 //! Certificates are taken from disk again whenever their files change, so they
 //! are rotated without a restart; the CA pool is read once, as in etcd. A
@@ -6,6 +6,7 @@
 //! one in use, with a warning.
 
 mod auto;
+mod dialing;
 mod reload;
 mod verify;
 
@@ -22,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use self::dialing::{Connector, Protocol};
 pub use self::reload::load;
 use crate::config::url::Url;
 use crate::config::{Config, TlsVersion};
@@ -57,15 +59,36 @@ impl Acceptor {
         } else {
             (PathBuf::from(&flags.cert_file), PathBuf::from(&flags.key_file))
         };
+        let names =
+            verify::Names::new(&[], &flags.client_cert_allowed_hostname.0, "client-cert-allowed-hostname")?;
         let client_auth =
             (flags.client_cert_auth || !flags.trusted_ca_file.is_empty()).then(|| verify::ClientAuth {
                 ca: non_empty(&flags.trusted_ca_file),
                 crl: non_empty(&flags.client_crl_file),
-                allowed_hostnames: flags.client_cert_allowed_hostname.0.clone(),
+                names,
             });
-        let versions = (config.tls_min, config.tls_max);
-        let tls = server_config(&certificate, &key, client_auth, versions, &flags.cipher_suites.0)?;
+        let tls = server_config(&certificate, &key, client_auth, config)?;
         Ok(Some(Acceptor { tls: TlsAcceptor::from(Arc::new(tls)), matches_address: false }))
+    }
+
+    /// The acceptor of the peer port; `None` when nothing listens with TLS there.
+    pub fn for_peers(config: &Config) -> anyhow::Result<Option<Acceptor>> {
+        let flags = &config.flags;
+        if !flags.listen_peer_urls.0.iter().any(Url::is_tls) {
+            return Ok(None);
+        }
+        let files = PeerFiles::of(config)?.context("no certificate for the peer port")?;
+        // A member that made its certificate itself asks nobody for one.
+        let asks = !files.made && (flags.peer_client_cert_auth || !flags.peer_trusted_ca_file.is_empty());
+        let names = peer_names(config)?;
+        let client_auth = asks.then(|| verify::ClientAuth {
+            ca: non_empty(&flags.peer_trusted_ca_file),
+            crl: non_empty(&flags.peer_crl_file),
+            names,
+        });
+        let tls = server_config(&files.certificate, &files.key, client_auth, config)?;
+        let matches_address = !flags.peer_skip_client_san_verification;
+        Ok(Some(Acceptor { tls: TlsAcceptor::from(Arc::new(tls)), matches_address }))
     }
 
     /// The same for the metrics port, where a client's certificate must also name its address.
@@ -91,16 +114,38 @@ impl Acceptor {
     }
 }
 
-/// Checks at start that the peer certificate, which nothing uses before there are peers, can be read.
-pub fn check_peer_files(config: &Config) -> anyhow::Result<()> {
+/// The certificate of a member among members.
+struct PeerFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// `--peer-auto-tls`: the member made it.
+    made: bool,
+}
+
+impl PeerFiles {
+    /// The files that are configured, or made; `None` when there are none.
+    fn of(config: &Config) -> anyhow::Result<Option<PeerFiles>> {
+        let flags = &config.flags;
+        if !flags.peer_cert_file.is_empty() || !flags.peer_key_file.is_empty() {
+            let (certificate, key) =
+                (PathBuf::from(&flags.peer_cert_file), PathBuf::from(&flags.peer_key_file));
+            return Ok(Some(PeerFiles { certificate, key, made: false }));
+        }
+        if !flags.peer_auto_tls {
+            return Ok(None);
+        }
+        let hosts: Vec<&str> =
+            flags.listen_peer_urls.0.iter().map(Url::host).filter(|host| !host.is_empty()).collect();
+        let dir = config.data_dir.join("fixtures").join("peer");
+        let (certificate, key) = auto::self_signed(&dir, &hosts, flags.self_signed_cert_validity)?;
+        Ok(Some(PeerFiles { certificate, key, made: true }))
+    }
+}
+
+fn peer_names(config: &Config) -> anyhow::Result<verify::Names> {
     let flags = &config.flags;
-    if !flags.peer_cert_file.is_empty() {
-        load(Path::new(&flags.peer_cert_file), Path::new(&flags.peer_key_file))?;
-    }
-    if let Some(ca) = non_empty(&flags.peer_trusted_ca_file) {
-        verify::roots(&ca)?;
-    }
-    Ok(())
+    let (common, hosts) = (&flags.peer_cert_allowed_cn.0, &flags.peer_cert_allowed_hostname.0);
+    verify::Names::new(common, hosts, "peer-cert-allowed-hostname")
 }
 
 fn non_empty(path: &str) -> Option<PathBuf> {
@@ -111,19 +156,11 @@ fn server_config(
     certificate: &Path,
     key: &Path,
     client_auth: Option<verify::ClientAuth>,
-    (least, most): (TlsVersion, TlsVersion),
-    cipher_suites: &[String],
+    config: &Config,
 ) -> anyhow::Result<ServerConfig> {
-    let suites = suites(cipher_suites).map_err(anyhow::Error::msg)?;
-    let provider = Arc::new(CryptoProvider { cipher_suites: suites, ..ring::default_provider() });
-    let versions: Vec<_> =
-        [(TlsVersion::Tls12, &rustls::version::TLS12), (TlsVersion::Tls13, &rustls::version::TLS13)]
-            .into_iter()
-            .filter(|(version, _)| (least..=most).contains(version))
-            .map(|(_, version)| version)
-            .collect();
+    let provider = provider(config)?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&versions)
+        .with_protocol_versions(&versions(config))
         .context("TLS versions")?;
     let builder = match client_auth {
         Some(auth) => builder.with_client_cert_verifier(verify::ClientVerifier::new(auth, provider.clone())?),
@@ -136,6 +173,19 @@ fn server_config(
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+fn provider(config: &Config) -> anyhow::Result<Arc<CryptoProvider>> {
+    let cipher_suites = suites(&config.flags.cipher_suites.0).map_err(anyhow::Error::msg)?;
+    Ok(Arc::new(CryptoProvider { cipher_suites, ..ring::default_provider() }))
+}
+
+fn versions(config: &Config) -> Vec<&'static rustls::SupportedProtocolVersion> {
+    [(TlsVersion::Tls12, &rustls::version::TLS12), (TlsVersion::Tls13, &rustls::version::TLS13)]
+        .into_iter()
+        .filter(|(version, _)| (config.tls_min..=config.tls_max).contains(version))
+        .map(|(_, version)| version)
+        .collect()
 }
 
 /// Cipher suites as Go names them, with ours where we have it.
@@ -206,4 +256,4 @@ pub fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

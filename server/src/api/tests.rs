@@ -68,7 +68,7 @@ impl Member {
             snapshot_count: 10_000,
             catchup_entries: 5_000,
         };
-        let sink = Sink::new(hub.clone(), lessor.clone());
+        let sink = Sink::new(hub.clone(), lessor.clone(), reader.clone());
         let raft = Raft::start(config, state, reader.clone(), sink).expect("a log");
         let mut settings = Settings {
             cluster_id: CLUSTER,

@@ -84,6 +84,12 @@ impl Lessor {
         }
     }
 
+    /// The state was replaced: these are all leases there are from now on.
+    pub fn replace(&self, leases: impl IntoIterator<Item = Lease>) {
+        self.0.table.lock().replace(leases, Instant::now());
+        self.0.changed.notify_waiters();
+    }
+
     /// This member leads from now on: every lease gets what it has left, and `extension`.
     pub fn promote(&self, extension: Duration) {
         self.0.table.lock().promote(Instant::now(), extension);

@@ -62,13 +62,16 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(leases: impl IntoIterator<Item = Lease>) -> Self {
-        let leases = leases
-            .into_iter()
-            .map(|Lease { id, ttl, remaining, .. }| {
-                (id, Held { ttl, remaining, deadline: None, checkpoint_at: None })
-            })
-            .collect();
-        Self { leases, queue: BinaryHeap::new(), primary: false }
+        Self { leases: idle(leases), queue: BinaryHeap::new(), primary: false }
+    }
+
+    /// Forgets all leases for these. Where deadlines count, each starts again with what the log says is left.
+    pub(super) fn replace(&mut self, leases: impl IntoIterator<Item = Lease>, now: Instant) {
+        self.leases = idle(leases);
+        self.queue.clear();
+        if self.primary {
+            self.promote(now, Duration::ZERO);
+        }
     }
 
     pub(super) fn has(&self, id: i64) -> bool {
@@ -184,6 +187,13 @@ impl Table {
     }
 }
 
+/// Leases as the log knows them, without deadlines.
+fn idle(leases: impl IntoIterator<Item = Lease>) -> HashMap<i64, Held> {
+    let held =
+        |Lease { id, ttl, remaining }| (id, Held { ttl, remaining, deadline: None, checkpoint_at: None });
+    leases.into_iter().map(held).collect()
+}
+
 /// Starts a lease's time again; its checkpoints too.
 fn set_deadline(held: &mut Held, now: Instant, extension: Duration) -> Instant {
     let left = held.left() + extension;
@@ -273,6 +283,24 @@ mod tests {
         table.promote(now + seconds(100), seconds(1));
         assert!(table.expired(now + seconds(110), 10, RETRY).is_empty());
         assert_eq!(table.expired(now + seconds(111), 10, RETRY), [1]);
+    }
+
+    #[test]
+    fn a_state_that_was_replaced_brings_its_own_leases() {
+        let now = Instant::now();
+        let lease = |id, ttl, remaining| Lease { id, ttl, remaining };
+        let mut table = Table::new([lease(1, 10, 0), lease(2, 10, 0)]);
+        table.replace([lease(2, 20, 0), lease(3, 1000, 300)], now);
+        assert!(!table.has(1));
+        assert_eq!(table.renew(2, now), Renewed::NotPrimary);
+        assert_eq!(table.time_to_live(3, now), Some(TimeToLive { remaining: 300, granted: 1000 }));
+        table.promote(now, seconds(1));
+        assert_eq!(table.expired(now + seconds(21), 10, RETRY), [2]);
+
+        // Also where leadership has not been given up yet every lease is there, once and with a deadline.
+        table.replace([lease(4, 30, 0)], now);
+        assert!(table.expired(now + seconds(29), 10, RETRY).is_empty());
+        assert_eq!(table.expired(now + seconds(30), 10, RETRY), [4]);
     }
 
     /// The new leader must count from `remaining`, not from `ttl`.

@@ -7,6 +7,7 @@
 //!
 //! A [`Node`] is a handle: cloning it is cheap, and all clones are the same member.
 
+pub mod calls;
 mod command;
 mod failure;
 mod leadership;
@@ -224,7 +225,7 @@ impl Node {
         let raft = &self.shared.raft;
         let proposed = async {
             match raft.propose(command.clone()).await {
-                Err(Unavailable::NoLeader) => {
+                Err(Unavailable::NoLeader | Unavailable::NotLeader { .. }) => {
                     Box::pin(once_led(raft, || raft.propose(command.clone()))).await
                 }
                 reply => reply,
@@ -280,7 +281,9 @@ where
         }
         match ask().await {
             // Known, and yet not able to lead: not at once again.
-            Err(Unavailable::NoLeader) => tokio::time::sleep(LEADER_PAUSE).await,
+            Err(Unavailable::NoLeader | Unavailable::NotLeader { .. }) => {
+                tokio::time::sleep(LEADER_PAUSE).await
+            }
             answer => return answer,
         }
     }

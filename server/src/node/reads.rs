@@ -67,7 +67,9 @@ impl Reads {
 
 async fn round(raft: &Raft) -> Result<(), Unavailable> {
     let index = match raft.read_index().await {
-        Err(Unavailable::NoLeader) => Box::pin(once_led(raft, || raft.read_index())).await?,
+        Err(Unavailable::NoLeader | Unavailable::NotLeader { .. }) => {
+            Box::pin(once_led(raft, || raft.read_index())).await?
+        }
         index => index?,
     };
     raft.wait_applied(index).await

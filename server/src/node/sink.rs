@@ -1,6 +1,6 @@
 //! Where the apply thread puts what it has applied.
 
-use state::{Block, LeaseChange, LogId};
+use state::{Block, LeaseChange, LogId, Reader};
 
 use crate::lessor::Lessor;
 use crate::metrics::METRICS;
@@ -11,12 +11,13 @@ use crate::watch::Hub;
 pub struct Sink {
     hub: Hub,
     lessor: Lessor,
+    reader: Reader,
 }
 
 impl Sink {
-    /// A sink that feeds these two.
-    pub fn new(hub: Hub, lessor: Lessor) -> Self {
-        Self { hub, lessor }
+    /// A sink that feeds these two, and reads what a new state says of leases.
+    pub fn new(hub: Hub, lessor: Lessor, reader: Reader) -> Self {
+        Self { hub, lessor, reader }
     }
 }
 
@@ -28,6 +29,11 @@ impl ApplySink for Sink {
         if !blocks.is_empty() {
             self.hub.publish(blocks);
         }
+    }
+
+    fn replaced(&mut self, _applied: LogId) {
+        self.lessor.replace(self.reader.leases());
+        self.hub.replaced();
     }
 }
 

@@ -1,31 +1,246 @@
 //! Connections to other members.
+//!
+//! A [`Dialer`] knows how: plain or with TLS, over TCP or a Unix socket. What it
+//! makes for gRPC is a channel that connects when it is first used and again
+//! whenever it broke, though not more often than every [`RETRY_PAUSE`]: between
+//! two tries a call fails at once, with the reason of the last one.
 
-use std::time::Duration;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
+use tracing::debug;
+
+use crate::config::Config;
+use crate::config::url::Url;
+use crate::tls::{Connector, Protocol};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The least time between two tries to connect a channel.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// What a peer may send before it is read.
 const WINDOW: u32 = 8 << 20;
+/// A connection that nothing comes from is pinged this often …
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// … and given up when the answer takes longer than this.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest body of an answer to [`Dialer::get`].
+const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Makes connections to peers.
-#[derive(Debug, Clone, Default)]
-pub struct Dialer;
+/// Makes connections to peers. The default one knows nothing of TLS.
+#[derive(Clone, Default)]
+pub struct Dialer {
+    tls: Option<Arc<Connector>>,
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("tls", &self.tls.is_some()).finish()
+    }
+}
+
+/// An answer to [`Dialer::get`].
+#[derive(Debug)]
+pub struct Got {
+    /// How it went.
+    pub status: StatusCode,
+    /// What was said about the body.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
 
 impl Dialer {
-    /// A connection to a peer's URL, made when it is first used and again whenever it breaks.
+    /// The dialer that the flags `--peer-*` ask for.
+    ///
+    /// # Errors
+    /// When a certificate or a CA cannot be read.
+    pub fn new(config: &Config) -> anyhow::Result<Dialer> {
+        Ok(Dialer { tls: Some(Arc::new(Connector::for_peers(config)?)) })
+    }
+
+    /// A channel to a peer's URL.
     ///
     /// # Errors
     /// When the URL is not one.
     pub fn channel(&self, url: &str) -> anyhow::Result<Channel> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("peer URL {url}"))?;
-        Ok(endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
+        let url = Url::parse(url).map_err(anyhow::Error::msg)?;
+        // What is dialed is the connector's matter; this is what HTTP calls the other end.
+        let authority = if url.is_unix() { "localhost" } else { url.address() };
+        let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+            .with_context(|| format!("peer URL {url}"))?
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(WINDOW)
-            .connect_lazy())
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let dialer = self.clone();
+        let dial = Dial { dialer, url, last: Arc::default() };
+        Ok(endpoint.connect_with_connector_lazy(dial))
+    }
+
+    /// Asks a peer's URL for a path, by HTTP/1.1 on a connection of its own; the caller says for how long.
+    ///
+    /// # Errors
+    /// When no answer came, or it is too long.
+    pub async fn get(&self, url: &str, path: &str) -> anyhow::Result<Got> {
+        let url = Url::parse(url).map_err(anyhow::Error::msg)?;
+        let stream = timeout(CONNECT_TIMEOUT, self.connect(&url, Protocol::Http1))
+            .await
+            .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))
+            .flatten()
+            .with_context(|| format!("connect to {url}"))?;
+        let host = if url.is_unix() { "localhost" } else { url.address() };
+        let request = Request::get(path).header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
+        let asked = async {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let answer = async {
+                let response = sender.send_request(request).await?;
+                let (parts, body) = response.into_parts();
+                match Limited::new(body, BODY_BYTES_MAX).collect().await {
+                    Ok(body) => Ok((parts, body.to_bytes())),
+                    Err(error) => bail!("body: {error}"),
+                }
+            };
+            tokio::pin!(answer);
+            tokio::select! {
+                answer = &mut answer => answer,
+                ended = connection => {
+                    if let Err(error) = ended {
+                        debug!(%error, "a connection to a peer ended early");
+                    }
+                    answer.await
+                }
+            }
+        };
+        let (parts, body) = asked.await.with_context(|| format!("GET {path} from {url}"))?;
+        Ok(Got { status: parts.status, headers: parts.headers, body })
+    }
+
+    async fn connect(&self, url: &Url, protocol: Protocol) -> io::Result<Stream> {
+        let plain: Box<dyn Wire> = match url.is_unix() {
+            true => Box::new(UnixStream::connect(url.address()).await?),
+            false => {
+                let port = url.port().parse().map_err(|_| io::Error::other("the port is not a number"))?;
+                let stream = TcpStream::connect((url.host(), port)).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        };
+        if !url.is_tls() {
+            return Ok(Stream(plain));
+        }
+        let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("TLS is not set up"))?;
+        Ok(Stream(Box::new(tls.connect(plain, url.host(), protocol).await?)))
+    }
+}
+
+/// Whatever bytes go over.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// An open connection.
+struct Stream(Box<dyn Wire>);
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(context)
+    }
+}
+
+/// When a channel last tried to connect in vain, and why that was.
+type Failed = Option<(Instant, String)>;
+
+/// Connects one channel, each time it asks.
+#[derive(Clone)]
+struct Dial {
+    dialer: Dialer,
+    url: Url,
+    last: Arc<Mutex<Failed>>,
+}
+
+impl Dial {
+    async fn dial(self) -> io::Result<TokioIo<Stream>> {
+        let refused = match &*self.last.lock() {
+            Some((when, reason)) if when.elapsed() < RETRY_PAUSE => Some(reason.clone()),
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            return Err(io::Error::other(reason));
+        }
+        let connected = timeout(CONNECT_TIMEOUT, self.dialer.connect(&self.url, Protocol::Http2)).await;
+        let connected = connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
+        *self.last.lock() = match &connected {
+            Ok(_) => None,
+            Err(error) => Some((Instant::now(), format!("connect to {}: {error}", self.url))),
+        };
+        connected
+            .map(TokioIo::new)
+            .map_err(|error| io::Error::new(error.kind(), format!("connect to {}: {error}", self.url)))
+    }
+}
+
+impl tower_service::Service<Uri> for Dial {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        Box::pin(self.clone().dial())
     }
 }

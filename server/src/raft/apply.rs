@@ -5,6 +5,7 @@
 //! their replies. A storage stall holds up this thread and nothing else.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::codec;
 use super::machine::Machine;
+use super::peers::Peers;
 use super::status::Shared;
 use super::types::TypeConfig;
 use super::{ApplySink, fatal};
@@ -28,7 +30,15 @@ const JOBS_MAX: usize = 256;
 const REPLAY_BYTES: usize = 8 << 20;
 
 /// Entries with whom to tell the results.
-pub(crate) type Batch = Vec<(state::Entry, Option<ApplyResponder<TypeConfig>>)>;
+pub(crate) type Batch = Vec<(state::Entry, Option<Waiter>)>;
+
+/// Who waits for an entry to be applied.
+pub(crate) enum Waiter {
+    /// Whoever proposed it to openraft here.
+    Here(ApplyResponder<TypeConfig>),
+    /// Whoever sent it to the leader from here, under this number.
+    Forwarded(u64),
+}
 
 enum Job {
     Apply(Batch),
@@ -39,9 +49,10 @@ enum Job {
         behind_max: u64,
         done: oneshot::Sender<Position>,
     },
+    /// Has the files of another member's state become this one's.
     Install {
-        position: Position,
-        done: oneshot::Sender<io::Result<()>>,
+        files: PathBuf,
+        done: oneshot::Sender<Position>,
     },
 }
 
@@ -64,6 +75,7 @@ impl Applier {
         mut machine: impl Machine,
         mut sink: impl ApplySink,
         status: Arc<Shared>,
+        peers: Peers,
         log: &Log,
     ) -> anyhow::Result<(Self, Thread)> {
         replay(&mut machine, &mut sink, log)?;
@@ -72,7 +84,8 @@ impl Applier {
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let handle = std::thread::Builder::new().name("apply".into()).spawn(move || {
             let _guard = AbortOnPanic;
-            let mut worker = Worker { machine, sink, status, inbox };
+            let mut worker = Worker { machine, sink, status, peers, inbox };
+            worker.tell_members();
             worker.run();
             worker.status.stop();
             worker.machine.flush()
@@ -96,10 +109,10 @@ impl Applier {
         receiver.await.map_err(|_| gone())
     }
 
-    pub async fn install(&self, position: Position) -> io::Result<()> {
+    pub async fn install(&self, files: PathBuf) -> io::Result<Position> {
         let (done, receiver) = oneshot::channel();
-        self.jobs.send(Job::Install { position, done }).await.map_err(|_| gone())?;
-        receiver.await.map_err(|_| gone())?
+        self.jobs.send(Job::Install { files, done }).await.map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())
     }
 }
 
@@ -173,6 +186,7 @@ struct Worker<M, S> {
     machine: M,
     sink: S,
     status: Arc<Shared>,
+    peers: Peers,
     inbox: mpsc::Receiver<Job>,
 }
 
@@ -189,10 +203,17 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                             fatal(&fault);
                         }
                     }
-                    Job::Install { position, done } => {
-                        let result = self.machine.install(position.applied, position.membership);
-                        self.status.set_applied(self.machine.applied().index);
-                        answer(done, result);
+                    Job::Install { files, done } => {
+                        if let Err(fault) = self.machine.install(&files) {
+                            fatal(&fault);
+                        }
+                        let position = self.position();
+                        self.sink.replaced(position.applied);
+                        self.status.forwarded.skipped();
+                        self.status.set_committed(position.applied.index);
+                        self.status.set_applied(position.applied.index);
+                        self.tell_members();
+                        answer(done, position);
                     }
                 }
             }
@@ -201,14 +222,14 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
 
     /// Applies the batch together with those that wait behind it; gives back the first job that is another.
     fn gather(&mut self, batch: Batch) -> Option<Job> {
-        let (mut entries, mut responders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (mut entries, mut waiters): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let mut other = None;
         while entries.len() < GROUP_ENTRIES_MAX {
             match self.inbox.try_recv() {
                 Ok(Job::Apply(more)) => {
-                    for (entry, responder) in more {
+                    for (entry, waiter) in more {
                         entries.push(entry);
-                        responders.push(responder);
+                        waiters.push(waiter);
                     }
                 }
                 Ok(job) => {
@@ -218,6 +239,9 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                 Err(_) => break,
             }
         }
+        let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();
+        let membership =
+            entries.iter().any(|entry| matches!(entry.body, state::EntryBody::Membership { .. }));
         let applied = match self.machine.apply(entries) {
             Ok(applied) => applied,
             Err(fault) => fatal(&fault),
@@ -225,12 +249,30 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
         let last = self.machine.applied();
         self.sink.applied(applied.blocks, applied.lease_changes, last);
         self.status.set_applied(last.index);
-        for (responder, reply) in responders.into_iter().zip(applied.replies) {
-            if let Some(responder) = responder {
-                responder.send(reply);
+        if membership {
+            self.tell_members();
+        }
+        for ((log_id, waiter), reply) in ids.into_iter().zip(waiters).zip(applied.replies) {
+            self.status.forwarded.term_begins(log_id.term);
+            match waiter {
+                Some(Waiter::Here(responder)) => responder.send(reply),
+                Some(Waiter::Forwarded(number)) => self.status.forwarded.applied(number, log_id, reply),
+                None => {}
             }
         }
         other
+    }
+
+    /// Peers are where the membership says.
+    fn tell_members(&self) {
+        let Some((_, opaque)) = self.machine.membership() else { return };
+        match codec::decode_membership(&opaque) {
+            Ok(membership) => {
+                let nodes = membership.nodes().map(|(id, node)| (*id, node.peer_urls.as_slice()));
+                self.peers.set_all(nodes);
+            }
+            Err(error) => fatal(&error),
+        }
     }
 
     fn position(&self) -> Position {

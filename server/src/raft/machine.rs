@@ -1,7 +1,12 @@
 //! What the glue needs of the state machine, so that tests can put a small one in its place.
 
+use std::path::Path;
+
 use bytes::Bytes;
-use state::{Applied, Fault, LogId};
+use state::{Applied, Checkpoint, Fault, LogId};
+
+/// Collects the files of the state in a new directory and says what is in them.
+pub(crate) type Checkpointer = Box<dyn Fn(&Path) -> Result<Checkpoint, Fault> + Send + Sync>;
 
 /// The replicated state, owned by the apply thread. Indexes begin at 1; 0 means nothing was applied.
 pub(crate) trait Machine: Send + 'static {
@@ -17,8 +22,11 @@ pub(crate) trait Machine: Send + 'static {
     fn flush(&mut self) -> Result<LogId, Fault>;
     /// Does the same beside the machine, which goes on: covers what is applied by now.
     fn flusher(&self) -> Box<dyn FnOnce() -> Result<LogId, Fault> + Send>;
-    /// Puts the state of another member in the place of this one; `Unsupported` where that is not possible.
-    fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()>;
+    /// Collects files for another member beside the machine, which goes on: they cover what is applied by then.
+    fn checkpointer(&self) -> Checkpointer;
+    /// Puts the state in these files, which are on disk and on the same file system, in the place of this one. They
+    /// are taken from there. When it fails because of them, the state is what it was.
+    fn install(&mut self, files: &Path) -> Result<(), Fault>;
 }
 
 /// The real one.
@@ -59,10 +67,12 @@ impl Machine for Persistent {
         Box::new(move || reader.flush())
     }
 
-    fn install(&mut self, _: LogId, _: Option<(LogId, Bytes)>) -> std::io::Result<()> {
-        Err(std::io::Error::new(
-            std::io::ErrorKind::Unsupported,
-            "a snapshot of another member cannot be installed",
-        ))
+    fn checkpointer(&self) -> Checkpointer {
+        let reader = self.reader.clone();
+        Box::new(move |dir| reader.checkpoint(dir))
+    }
+
+    fn install(&mut self, files: &Path) -> Result<(), Fault> {
+        self.state.install(files)
     }
 }

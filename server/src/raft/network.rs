@@ -1,11 +1,13 @@
-//! The way to other members. Members beyond this one are not reachable yet: every call says so.
+//! What openraft sends to a peer, over the ways of [`super::peers`].
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
     RaftNetworkFactory,
@@ -15,34 +17,108 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use tonic::{Code, Status};
 
-use super::state_machine::OnDisk;
+use super::peers::{Link, Peers, Way};
+use super::send_state::SendState;
+use super::state_machine::StateFiles;
 use super::types::{Node, Term, TypeConfig, Vote};
+use super::wire;
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+/// The shortest time a vote may take: its receiver writes it to disk.
+const VOTE_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// Makes clients for peers.
-pub(crate) struct Peers;
-
-/// A peer no connection is known for.
-pub(crate) struct Peer {
-    id: u64,
-    peer_urls: Vec<String>,
+pub(crate) struct Network {
+    peers: Peers,
+    send_state: Arc<SendState>,
 }
 
-impl Peer {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        Unreachable::from_string(format!(
-            "no transport to member {:x} at {}",
-            self.id,
-            self.peer_urls.join(",")
-        ))
+impl Network {
+    pub fn new(peers: Peers, send_state: Arc<SendState>) -> Self {
+        Self { peers, send_state }
+    }
+
+    fn peer(&self, id: u64, node: &Node, heartbeats: bool) -> Peer {
+        self.peers.set(id, &node.peer_urls);
+        Peer { id, peers: self.peers.clone(), send_state: Arc::clone(&self.send_state), heartbeats }
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Peers {
+impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Peer {
-        Peer { id: target, peer_urls: node.peer_urls.clone() }
+        self.peer(target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Peer {
+        self.peer(target, node, true)
+    }
+}
+
+/// The way to one peer.
+pub(crate) struct Peer {
+    id: u64,
+    peers: Peers,
+    send_state: Arc<SendState>,
+    /// Its appends are single heartbeats, which go over the control connection.
+    heartbeats: bool,
+}
+
+impl Peer {
+    fn error(&self, way: Way, status: Status) -> RPCError<TypeConfig> {
+        if let Ok(link) = self.peers.link(self.id) {
+            self.peers.failed(&link, way, &status);
+        }
+        error(status)
+    }
+
+    async fn append(
+        &self,
+        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+    ) -> Result<BoxStream<'_, Rpc<StreamAppendResult<TypeConfig>>>, Status> {
+        let link = self.peers.link(self.id)?;
+        let mut client = self.peers.client(&link, Way::Append)?;
+        let sent = Arc::clone(&link);
+        let requests = input.map(move |request| sent.encode(request));
+        let answers = client.append(link.request(requests)).await?.into_inner();
+        link.succeeded();
+        Ok(Box::pin(answers.map(|answer| {
+            answer.and_then(wire::to_append_response).map_err(|status| self.error(Way::Append, status))
+        })))
+    }
+
+    async fn heartbeat(
+        &self,
+        mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+        limit: Duration,
+    ) -> Result<Option<StreamAppendResult<TypeConfig>>, Status> {
+        let Some(request) = input.next().await else { return Ok(None) };
+        let link = self.peers.link(self.id)?;
+        let request = link.encode(request);
+        let answer = self
+            .peers
+            .control(self.id, limit, request, |mut client, r| async move { client.heartbeat(r).await });
+        wire::to_append_response(answer.await?).map(Some)
+    }
+}
+
+/// Whoever cannot be reached is tried again after a pause.
+fn error(status: Status) -> RPCError<TypeConfig> {
+    match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => {
+            NetworkError::<TypeConfig>::from_string(status.to_string()).into()
+        }
+        _ => Unreachable::<TypeConfig>::from_string(status.to_string()).into(),
+    }
+}
+
+impl Link {
+    fn encode(&self, request: AppendEntriesRequest<TypeConfig>) -> proto::peer::AppendRequest {
+        wire::append_request(request)
     }
 }
 
@@ -55,60 +131,89 @@ impl NetBackoff<TypeConfig> for Peer {
 impl NetStreamAppend<TypeConfig> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
-        _input: S,
-        _option: RPCOption,
-    ) -> BoxFuture<
-        's,
-        Result<
-            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
-            RPCError<TypeConfig>,
-        >,
-    >
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        Box::pin(async { Err(self.unreachable().into()) })
+        Box::pin(async move {
+            if self.heartbeats {
+                return match self.heartbeat(input, option.hard_ttl()).await {
+                    Ok(answer) => Ok(Box::pin(futures::stream::iter(answer.map(Ok))) as BoxStream<'s, _>),
+                    Err(status) => Err(error(status)),
+                };
+            }
+            match self.append(input).await {
+                Ok(answers) => Ok(answers),
+                Err(status) => {
+                    let error = self.error(Way::Append, status);
+                    // openraft would be back at once.
+                    if let Ok(link) = self.peers.link(self.id) {
+                        link.back_off().await;
+                    }
+                    Err(error)
+                }
+            }
+        })
     }
 }
 
 impl NetVote<TypeConfig> for Peer {
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let request = wire::vote_request(&rpc);
+        let limit = option.hard_ttl().max(VOTE_TIME_MIN);
+        let answer =
+            self.peers.control(self.id, limit, request, |mut client, r| async move { client.vote(r).await });
+        answer.await.and_then(wire::to_vote_response).map_err(error)
     }
 
     async fn pre_vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let request = wire::vote_request(&rpc);
+        let answer = self.peers.control(self.id, option.hard_ttl(), request, |mut client, r| async move {
+            client.pre_vote(r).await
+        });
+        answer.await.and_then(wire::to_vote_response).map_err(error)
     }
 }
 
 impl NetSnapshot<TypeConfig> for Peer {
-    type SnapshotData = OnDisk;
+    type SnapshotData = StateFiles;
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot<Term, u64, Node, OnDisk>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        snapshot: Snapshot<Term, u64, Node, StateFiles>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(RPCError::from(self.unreachable()).into())
+        let sent = self.send_state.send(&self.peers, self.id, vote, &snapshot);
+        tokio::select! {
+            sent = sent => sent.map_err(|status| StreamingError::from(self.error(Way::State, status))),
+            closed = cancel => Err(closed.into()),
+        }
     }
 }
 
 impl NetTransferLeader<TypeConfig> for Peer {
     async fn transfer_leader(
         &mut self,
-        _req: TransferLeaderRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(self.unreachable().into())
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let request = wire::transfer_request(&req);
+        let limit = option.hard_ttl().max(VOTE_TIME_MIN);
+        let answer = self
+            .peers
+            .control(self.id, limit, request, |mut client, r| async move { client.transfer_leader(r).await });
+        answer.await.and_then(wire::to_transfer_response).map_err(error)
     }
 }

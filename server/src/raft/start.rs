@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, Instant, SnapshotPolicy};
 use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
 use super::log_store::LogStore;
 use super::machine::Machine;
-use super::network::Peers;
+use super::membership;
+use super::network::Network;
+use super::peers::Peers;
 use super::requests::{self, Requests};
+use super::send_state::SendState;
 use super::state_machine::StateMachine;
 use super::status::Shared;
 use super::types::Node;
@@ -22,15 +25,19 @@ use crate::metrics::METRICS;
 
 use super::{ApplySink, Inner, RaftConfig, fatal};
 
-/// How often the raft core is asked whether it still runs.
-const PULSE: Duration = Duration::from_millis(500);
+/// How often, at least, the raft core is asked whether it still runs.
+const PULSE_MAX: Duration = Duration::from_millis(500);
 /// Log entries kept however low the setting: openraft must never find the log purged near what it applies.
 const KEPT_MIN: u64 = 10_000;
 
-/// The term of the entries that found a cluster: etcd counts elections from the next one, openraft from 1.
-const FOUNDING_TERM: u64 = 1;
+type Stop = oneshot::Sender<oneshot::Sender<()>>;
 
-pub(crate) type Stop = oneshot::Sender<oneshot::Sender<()>>;
+/// What runs.
+pub(crate) struct Started {
+    pub core: Inner,
+    pub peers: Peers,
+    pub stop: Stop,
+}
 
 /// Starts everything; returns once the raft thread runs.
 pub(crate) fn start(
@@ -39,25 +46,37 @@ pub(crate) fn start(
     sink: impl ApplySink,
     status: Arc<Shared>,
     requests: Arc<Requests>,
-) -> anyhow::Result<Stop> {
+) -> anyhow::Result<Started> {
     let disk = Arc::new(RealDisk::open(&config.wal_dir)?);
     let options =
         raftlog::Options { owner: config.member_id, fsync: config.fsync, ..raftlog::Options::default() };
     let log = Log::open(disk, options, Arc::new(Meter))?;
-    let (applier, thread) = Applier::start(machine, sink, status.clone(), &log)?;
+    let send_state = SendState::new(machine.checkpointer(), config.receive_dir.with_file_name("send"))?;
     let (stop, stopped) = oneshot::channel();
     let (ready, started) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("raft".into()).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return report(&ready, Err(error.into())),
         };
-        let member = Member { config, log: log.clone(), status, requests };
+        let peers = {
+            let _runtime = runtime.enter();
+            Peers::new(config.cluster_id, config.member_id, config.dialer.clone())
+        };
+        for (id, urls) in &config.known_peers {
+            peers.set(*id, urls);
+        }
+        let (applier, thread) = match Applier::start(machine, sink, status.clone(), peers.clone(), &log) {
+            Ok(started) => started,
+            Err(error) => return report(&ready, Err(error)),
+        };
+        let member =
+            Member { config, log: log.clone(), status, requests, peers, send_state: Arc::new(send_state) };
         let done = runtime.block_on(async {
             match member.up(applier).await {
-                Ok(raft) => {
-                    report(&ready, Ok(()));
-                    member.run(raft, stopped).await
+                Ok(core) => {
+                    report(&ready, Ok((core.clone(), member.peers.clone())));
+                    member.run(core, stopped).await
                 }
                 Err(error) => {
                     report(&ready, Err(error));
@@ -78,11 +97,13 @@ pub(crate) fn start(
             done.send(()).ok();
         }
     })?;
-    started.recv()??;
-    Ok(stop)
+    let (core, peers) = started.recv()??;
+    Ok(Started { core, peers, stop })
 }
 
-fn report(ready: &std::sync::mpsc::Sender<anyhow::Result<()>>, result: anyhow::Result<()>) {
+type Up = anyhow::Result<(Inner, Peers)>;
+
+fn report(ready: &std::sync::mpsc::Sender<Up>, result: Up) {
     ready.send(result).expect("start waits for the first report");
 }
 
@@ -102,19 +123,25 @@ struct Member {
     log: Log,
     status: Arc<Shared>,
     requests: Arc<Requests>,
+    peers: Peers,
+    send_state: Arc<SendState>,
 }
 
 impl Member {
     async fn up(&self, applier: Applier) -> anyhow::Result<Inner> {
         let config = &self.config;
         let store = LogStore::new(self.log.clone(), self.status.clone());
-        let machine = StateMachine::new(applier, config.snapshot_count.saturating_mul(5));
-        let raft = Inner::new(config.member_id, Arc::new(settings(config)?), Peers, store, machine).await?;
-        if !raft.is_initialized().await? {
+        let machine = StateMachine::new(config.member_id, applier, config.snapshot_count.saturating_mul(5));
+        let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state));
+        let raft = Inner::new(config.member_id, Arc::new(settings(config)?), network, store, machine).await?;
+        if !config.initial_members.is_empty() && !raft.is_initialized().await? {
             let nodes = config.initial_members.iter();
-            let members: BTreeMap<u64, Node> = nodes
-                .map(|node| (node.id, Node { name: node.name.clone(), peer_urls: node.peer_urls.clone() }))
-                .collect();
+            let node = |node: &state::Node| Node {
+                name: node.name.clone(),
+                peer_urls: node.peer_urls.clone(),
+                learner: node.learner,
+            };
+            let members: BTreeMap<u64, Node> = nodes.map(|member| (member.id, node(member))).collect();
             match raft.initialize(members).await {
                 // Another member may have been faster.
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
@@ -134,8 +161,15 @@ impl Member {
         raft: Inner,
         stopped: oneshot::Receiver<oneshot::Sender<()>>,
     ) -> Option<oneshot::Sender<()>> {
-        let proposer = tokio::spawn(requests::propose_all(self.requests.clone(), raft.clone()));
-        let reader = tokio::spawn(requests::read_all(self.requests.clone(), raft.clone()));
+        let way = requests::Way {
+            raft: raft.clone(),
+            peers: self.peers.clone(),
+            status: self.status.clone(),
+            member_id: self.config.member_id,
+        };
+        let proposer = tokio::spawn(requests::propose_all(self.requests.clone(), way.clone()));
+        let reader = tokio::spawn(requests::read_all(self.requests.clone(), way));
+        tokio::spawn(self.peers.clone().probe_all());
         let done = tokio::select! {
             done = stopped => done.ok(),
             fault = self.look_after(&raft) => fatal(&fault),
@@ -155,16 +189,21 @@ impl Member {
     /// Publishes roles as they change; resolves to why openraft has ended.
     async fn look_after(&self, raft: &Inner) -> String {
         let (mut roles, metrics) = (raft.server_metrics(), raft.metrics());
-        let mut pulse = tokio::time::interval(PULSE);
+        let mut pulse = tokio::time::interval(PULSE_MAX.min(self.election_time() / 4));
+        let mut giving_votes: Option<tokio::task::JoinHandle<()>> = None;
         loop {
-            {
+            let leads = {
                 let role = roles.borrow_and_update();
-                let learner = !role.membership_config.voter_ids().any(|id| id == self.config.member_id);
-                let term = FOUNDING_TERM + role.vote.leader_id.term;
-                self.status.set_role(role.current_leader.unwrap_or(0), term, learner);
-            }
+                let leader = role.current_leader.filter(|leader| self.can_lead(*leader, raft)).unwrap_or(0);
+                let own = role.membership_config.membership().get_node(&self.config.member_id);
+                self.status.set_role(leader, role.vote.leader_id.term, own.is_some_and(|node| node.learner));
+                leader == self.config.member_id
+            };
             if let Err(error) = &metrics.borrow_watched().running_state {
                 return format!("raft: {error}");
+            }
+            if leads && giving_votes.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                giving_votes = Some(tokio::spawn(membership::give_votes(raft.clone())));
             }
             tokio::select! {
                 changed = roles.changed() => if changed.is_err() {
@@ -173,6 +212,22 @@ impl Member {
                 _ = pulse.tick() => {}
             }
         }
+    }
+
+    fn election_time(&self) -> Duration {
+        Duration::from_millis(self.config.election_ms.max(10))
+    }
+
+    /// A leader that has heard of no quorum, or was not heard of, for too long leads no more, whatever the votes say.
+    fn can_lead(&self, leader: u64, raft: &Inner) -> bool {
+        if leader != self.config.member_id {
+            return self.status.heard_within(2 * self.election_time());
+        }
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().eq([leader]);
+        let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < self.election_time());
+        alone || acked
     }
 }
 
@@ -194,7 +249,7 @@ fn settings(config: &RaftConfig) -> anyhow::Result<Config> {
         purge_batch_size: (config.snapshot_count / 2).max(1),
         replication_lag_threshold: config.snapshot_count.saturating_add(config.catchup_entries).max(KEPT_MIN),
         install_snapshot_timeout: 60_000,
-        enable_pre_vote: Some(true),
+        enable_pre_vote: Some(config.pre_vote),
         // A leader that restarts must be elected: its state may lack what it had acknowledged.
         enable_leader_restore: Some(false),
         ..Config::default()

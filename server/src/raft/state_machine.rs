@@ -7,25 +7,32 @@
 //! applied runs ahead. Nothing outside uses it; reads wait for [`super::Raft::wait_applied`].
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 
-use super::apply::{Applier, Position};
+use super::apply::{Applier, Waiter};
 use super::codec;
-use super::types::{LogId, Node, SnapshotMeta, StoredMembership, Term, TypeConfig, log_id, state_log_id};
+use super::types::{Command, LogId, Node, SnapshotMeta, StoredMembership, Term, TypeConfig, log_id};
 
-type Built = Snapshot<Term, u64, Node, OnDisk>;
+type Built = Snapshot<Term, u64, Node, StateFiles>;
 
-/// Stands for the files of the state, which are collected only when a follower needs them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OnDisk;
+/// The files of a state.
+#[derive(Debug, Clone)]
+pub(crate) enum StateFiles {
+    /// Those of this member, collected only when a follower needs them, and then as of then.
+    Own,
+    /// Those a leader has sent, in this folder.
+    Received(PathBuf),
+}
 
 #[derive(Clone)]
 pub(crate) struct StateMachine {
+    member_id: u64,
     applier: Applier,
     /// How far the state on disk may be behind before a snapshot pushes it.
     behind_max: u64,
@@ -33,12 +40,13 @@ pub(crate) struct StateMachine {
 }
 
 impl StateMachine {
-    pub fn new(applier: Applier, behind_max: u64) -> Self {
-        Self { applier, behind_max, current: Arc::default() }
+    pub fn new(member_id: u64, applier: Applier, behind_max: u64) -> Self {
+        Self { member_id, applier, behind_max, current: Arc::default() }
     }
 }
 
-fn stored(membership: Option<(state::LogId, bytes::Bytes)>) -> io::Result<StoredMembership> {
+/// A membership as openraft stores it.
+pub(crate) fn stored(membership: Option<(state::LogId, bytes::Bytes)>) -> io::Result<StoredMembership> {
     match membership {
         None => Ok(StoredMembership::default()),
         Some((at, opaque)) => Ok(StoredMembership::new(log_id(at), codec::decode_membership(&opaque)?)),
@@ -46,7 +54,7 @@ fn stored(membership: Option<(state::LogId, bytes::Bytes)>) -> io::Result<Stored
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = OnDisk;
+    type SnapshotData = StateFiles;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -61,7 +69,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut batch = Vec::with_capacity(entries.size_hint().0);
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
-            batch.push((codec::state_entry(entry), responder));
+            let waiter = match (responder, &entry.payload) {
+                (Some(responder), _) => Some(Waiter::Here(responder)),
+                (None, EntryPayload::Normal(Command { origin: Some(origin), .. })) => {
+                    (origin.member_id == self.member_id).then_some(Waiter::Forwarded(origin.number))
+                }
+                (None, _) => None,
+            };
+            batch.push((codec::state_entry(entry), waiter));
         }
         self.applier.apply(batch).await
     }
@@ -75,17 +90,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         SnapshotBuilder { machine: self.clone(), behind_max: 0 }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, _: OnDisk) -> io::Result<()> {
-        let applied = meta.last_log_id.as_ref().map(state_log_id).unwrap_or_default();
-        let at = meta.last_membership.log_id().as_ref().map(state_log_id);
-        let membership = at.map(|at| (at, codec::encode_membership(meta.last_membership.membership())));
-        self.applier.install(Position { applied, membership }).await?;
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, files: StateFiles) -> io::Result<()> {
+        let StateFiles::Received(files) = files else {
+            return Err(io::Error::other("a member's own state is not installed"));
+        };
+        let position = self.applier.install(files).await?;
+        if log_id(position.applied) != meta.last_log_id {
+            return Err(io::Error::other(format!(
+                "the state that was received ends at {:?}, not at {:?}",
+                position.applied, meta.last_log_id
+            )));
+        }
         *self.current.lock() = Some(meta.clone());
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Built>> {
-        Ok(self.current.lock().clone().map(|meta| Snapshot { meta, snapshot: OnDisk }))
+        Ok(self.current.lock().clone().map(|meta| Snapshot { meta, snapshot: StateFiles::Own }))
     }
 }
 
@@ -95,7 +116,7 @@ pub(crate) struct SnapshotBuilder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = OnDisk;
+    type SnapshotData = StateFiles;
 
     async fn build_snapshot(&mut self) -> io::Result<Built> {
         let position = self.machine.applier.persist(self.behind_max).await?;
@@ -104,6 +125,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             last_membership: stored(position.membership)?,
         };
         *self.machine.current.lock() = Some(meta.clone());
-        Ok(Snapshot { meta, snapshot: OnDisk })
+        Ok(Snapshot { meta, snapshot: StateFiles::Own })
     }
 }

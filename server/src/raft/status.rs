@@ -1,11 +1,16 @@
 //! What the member knows of the cluster, readable without asking anybody.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::forward::Forwarded;
 use crate::error::Unavailable;
+
+/// The term of the entries that found a cluster: etcd counts elections from the next one, openraft from 1.
+const FOUNDING_TERM: u64 = 1;
 
 /// A look at the Raft group from this member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +40,10 @@ pub(crate) struct Shared {
     /// How many wait in `waiters`: looked at after every batch, so that it does not take the lock for nothing.
     waiting: AtomicUsize,
     waiters: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+    /// When the leader was last heard of.
+    heard: Mutex<Option<Instant>>,
+    /// Proposals of this member that another one leads to the log.
+    pub forwarded: Forwarded,
 }
 
 impl Shared {
@@ -49,6 +58,8 @@ impl Shared {
             changes: watch::Sender::new(Status { member_id, ..Status::default() }),
             waiting: AtomicUsize::new(0),
             waiters: Mutex::new(Vec::new()),
+            heard: Mutex::new(None),
+            forwarded: Forwarded::default(),
         }
     }
 
@@ -69,7 +80,15 @@ impl Shared {
         self.changes.subscribe()
     }
 
+    /// The member that leads, 0 if none is known, and the term as openraft counts it.
+    pub fn leader(&self) -> (u64, u64) {
+        let status = self.changes.borrow();
+        (status.leader, status.term.saturating_sub(FOUNDING_TERM))
+    }
+
+    /// `term` as openraft counts it.
     pub fn set_role(&self, leader: u64, term: u64, learner: bool) {
+        let term = FOUNDING_TERM + term;
         self.leader.store(leader, Ordering::Release);
         self.term.store(term, Ordering::Release);
         self.learner.store(learner, Ordering::Release);
@@ -79,6 +98,16 @@ impl Shared {
             *last = status;
             differs
         });
+    }
+
+    /// The leader has just been heard of.
+    pub fn hear(&self) {
+        *self.heard.lock() = Some(Instant::now());
+    }
+
+    /// Whether the leader was heard of within the time.
+    pub fn heard_within(&self, time: Duration) -> bool {
+        self.heard.lock().is_some_and(|at| at.elapsed() < time)
     }
 
     pub fn set_committed(&self, index: u64) {
@@ -120,6 +149,7 @@ impl Shared {
 
     /// Nothing will be applied any more.
     pub fn stop(&self) {
+        self.forwarded.stop();
         self.waiters.lock().clear();
     }
 }

@@ -1,19 +1,24 @@
 //! The glue with a state machine in memory: openraft's own storage suite, restarts, kills.
 
 use std::future::Future;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use openraft::StorageError;
+use bytes::Buf;
+use futures::Stream;
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{OptionalSend, StorageError};
 use parking_lot::Mutex;
 use raftlog::{Log, NoObserver, Options, RealDisk};
-use state::{Applied, Entry, EntryBody, Fault, Response};
+use state::{Applied, Checkpoint, Entry, EntryBody, Fault, Response};
 use tempfile::TempDir;
 
 use super::apply::Applier;
 use super::log_store::LogStore;
-use super::state_machine::StateMachine;
+use super::machine::Checkpointer;
+use super::state_machine::{SnapshotBuilder, StateFiles, StateMachine};
 use super::types::TypeConfig;
 use super::*;
 
@@ -93,11 +98,41 @@ impl Machine for Memory {
         Box::new(move || beside.flush())
     }
 
-    fn install(&mut self, applied: LogId, membership: Option<(LogId, Bytes)>) -> std::io::Result<()> {
+    fn checkpointer(&self) -> Checkpointer {
+        let disk = self.disk.clone();
+        Box::new(move |dir| {
+            let Content { applied, membership, commands } = disk.lock().written.clone();
+            let mut file = [applied.term, applied.index].map(u64::to_be_bytes).concat();
+            let (at, opaque) = membership.clone().unwrap_or_default();
+            file.extend([at.term, at.index].map(u64::to_be_bytes).concat());
+            for part in std::iter::once(&opaque).chain(&commands) {
+                file.extend((part.len() as u64).to_be_bytes());
+                file.extend(part);
+            }
+            let io = |source| Fault::Io { path: dir.to_owned(), source };
+            std::fs::create_dir(dir).and_then(|()| std::fs::write(dir.join("content"), file)).map_err(io)?;
+            Ok(Checkpoint { applied, membership })
+        })
+    }
+
+    fn install(&mut self, files: &Path) -> Result<(), Fault> {
+        let io = |source| Fault::Io { path: files.to_owned(), source };
+        let mut file = Bytes::from(std::fs::read(files.join("content")).map_err(io)?);
+        let mut log_id = || LogId { term: file.get_u64(), index: file.get_u64() };
+        let (applied, at) = (log_id(), log_id());
+        let mut parts = std::iter::from_fn(|| {
+            (!file.is_empty()).then(|| {
+                let len = file.get_u64() as usize;
+                file.split_to(len)
+            })
+        });
+        let opaque = parts.next().expect("the membership, if only an empty one");
+        let membership = (!opaque.is_empty()).then_some((at, opaque));
+        let commands = parts.collect();
         let mut disk = self.disk.lock();
-        disk.written = Content { applied, membership, commands: Vec::new() };
+        disk.written = Content { applied, membership, commands };
         disk.persisted = disk.written.clone();
-        Ok(())
+        std::fs::remove_dir_all(files).map_err(io)
     }
 }
 
@@ -111,20 +146,80 @@ impl ApplySink for Sink {
         assert!(*last < applied, "told out of order");
         *last = applied;
     }
+
+    fn replaced(&mut self, applied: LogId) {
+        *self.0.lock() = applied;
+    }
 }
 
 struct Builder;
 
-impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+/// The suite hands what one machine built to another: here it becomes the files that a leader would have sent.
+struct Suited {
+    machine: StateMachine,
+    received: PathBuf,
+}
+
+impl RaftStateMachine<TypeConfig> for Suited {
+    type SnapshotData = StateFiles;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<types::LogId>, types::StoredMembership)> {
+        self.machine.applied_state().await
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        self.machine.apply(entries).await
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        self.machine.try_create_snapshot_builder(force).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.machine.try_create_snapshot_builder(true).await.expect("always")
+    }
+
+    async fn install_snapshot(&mut self, meta: &types::SnapshotMeta, _: StateFiles) -> io::Result<()> {
+        let at = |log_id: &Option<types::LogId>| log_id.as_ref().map(types::state_log_id).unwrap_or_default();
+        let membership = &meta.last_membership;
+        let content = Content {
+            applied: at(&meta.last_log_id),
+            membership: membership
+                .log_id()
+                .is_some()
+                .then(|| (at(membership.log_id()), codec::encode_membership(membership.membership()))),
+            commands: Vec::new(),
+        };
+        let memory = Memory::default();
+        memory.disk.lock().written = content;
+        memory.checkpointer()(&self.received).map_err(io::Error::other)?;
+        self.machine.install_snapshot(meta, StateFiles::Received(self.received.clone())).await
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<Snapshot<types::Term, u64, types::Node, StateFiles>>> {
+        self.machine.get_current_snapshot().await
+    }
+}
+
+impl StoreBuilder<TypeConfig, LogStore, Suited, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, Suited), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a folder");
         let disk = Arc::new(RealDisk::open(dir.path()).expect("a folder"));
         let options = Options { ring_bytes: 256, fsync: false, ..Options::default() };
         let log = Log::open(disk, options, Arc::new(NoObserver)).expect("a log");
         let status = Arc::new(Shared::new(0));
+        let peers = Peers::new(9, 7, Dialer::default());
         let (applier, _thread) =
-            Applier::start(Memory::default(), Quiet, status.clone(), &log).expect("an apply thread");
-        Ok((dir, LogStore::new(log, status), StateMachine::new(applier, 0)))
+            Applier::start(Memory::default(), Quiet, status.clone(), peers, &log).expect("an apply thread");
+        let machine = StateMachine::new(7, applier, 0);
+        let received = dir.path().join("received");
+        Ok((dir, LogStore::new(log, status), Suited { machine, received }))
     }
 }
 
@@ -133,6 +228,8 @@ struct Quiet;
 
 impl ApplySink for Quiet {
     fn applied(&mut self, _: Vec<Block>, _: Vec<LeaseChange>, _: LogId) {}
+
+    fn replaced(&mut self, _: LogId) {}
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -43,13 +43,23 @@ pub(crate) type Membership = openraft::Membership<u64, Node>;
 pub(crate) type StoredMembership = openraft::StoredMembership<Term, u64, Node>;
 pub(crate) type SnapshotMeta = openraft::storage::SnapshotMeta<Term, u64, Node>;
 
-/// An encoded command.
+/// An encoded command, and who waits for it if that is not the member that leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Command(pub Bytes);
+pub(crate) struct Command {
+    pub origin: Option<Origin>,
+    pub bytes: Bytes,
+}
+
+/// A member that waits for an entry to be applied, under a number of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub member_id: u64,
+    pub number: u64,
+}
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command of {} bytes", self.0.len())
+        write!(f, "command of {} bytes", self.bytes.len())
     }
 }
 
@@ -58,6 +68,8 @@ impl fmt::Display for Command {
 pub(crate) struct Node {
     pub name: String,
     pub peer_urls: Vec<String>,
+    /// Whether the cluster means it to be without a vote. One that is no learner gets its vote once it has caught up.
+    pub learner: bool,
 }
 
 /// Where the result of a proposal goes. Whoever asked may have stopped waiting.

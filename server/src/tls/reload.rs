@@ -1,4 +1,4 @@
-//! The server's certificate, read again when its files change.
+//! A certificate of this member, read again when its files change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use parking_lot::Mutex;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -49,11 +51,11 @@ impl Reloading {
         if loaded.0 != stamp {
             match load(&self.certificate, &self.key) {
                 Ok(certified) => {
-                    info!(certificate = %self.certificate.display(), "loaded a new server certificate");
+                    info!(certificate = %self.certificate.display(), "loaded a new certificate");
                     loaded.1 = Arc::new(certified);
                 }
                 Err(error) => {
-                    warn!(error = %format!("{error:#}"), "cannot load the new server certificate; keeping the last one");
+                    warn!(error = %format!("{error:#}"), "cannot load the new certificate; keeping the last one");
                 }
             }
             loaded.0 = stamp;
@@ -73,5 +75,15 @@ fn stamp(certificate: &Path, key: &Path) -> Stamp {
 impl ResolvesServerCert for Reloading {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for Reloading {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }

@@ -1,4 +1,4 @@
-//! Which client certificates are good enough.
+//! Which certificates are good enough: those of clients, of peers that call, and of peers that are called.
 
 use std::fs;
 use std::io;
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::client::verify_server_name;
-use rustls::crypto::CryptoProvider;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
@@ -20,6 +20,48 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+/// Names of which a certificate must carry one.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Against the common name.
+    common: Vec<String>,
+    /// Against the subject's alternative names.
+    hosts: Vec<ServerName<'static>>,
+}
+
+impl Names {
+    /// The names given to these two flags; none of both: every certificate will do.
+    pub fn new(common: &[String], hosts: &[String], hosts_flag: &str) -> anyhow::Result<Names> {
+        let hosts = hosts
+            .iter()
+            .map(|name| {
+                ServerName::try_from(name.clone()).with_context(|| format!("--{hosts_flag} {name:?}"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Names { common: common.to_vec(), hosts })
+    }
+
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let common = || -> Result<bool, Error> {
+            if self.common.is_empty() {
+                return Ok(false);
+            }
+            let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+            // The last one, as Go reads a subject.
+            let name = parsed.subject().iter_common_name().last().and_then(|name| name.as_str().ok());
+            Ok(name.is_some_and(|name| self.common.iter().any(|allowed| allowed == name)))
+        };
+        let host = || -> Result<bool, Error> {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            Ok(self.hosts.iter().any(|name| verify_server_name(&parsed, name).is_ok()))
+        };
+        if (self.common.is_empty() && self.hosts.is_empty()) || common()? || host()? {
+            return Ok(());
+        }
+        Err(Error::General("client certificate authentication failed".to_owned()))
+    }
+}
+
 /// What is asked of a client's certificate.
 #[derive(Debug)]
 pub struct ClientAuth {
@@ -27,15 +69,15 @@ pub struct ClientAuth {
     pub ca: Option<PathBuf>,
     /// Serial numbers that are refused (DER), read at every handshake.
     pub crl: Option<PathBuf>,
-    /// Names of which it must carry one; none for any.
-    pub allowed_hostnames: Vec<String>,
+    /// Names of which it must carry one.
+    pub names: Names,
 }
 
 /// Verifies the chain, then names and revocation.
 #[derive(Debug)]
 pub struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
-    allowed: Vec<ServerName<'static>>,
+    names: Names,
     crl: Option<PathBuf>,
 }
 
@@ -44,34 +86,15 @@ impl ClientVerifier {
     pub fn new(auth: ClientAuth, provider: Arc<CryptoProvider>) -> anyhow::Result<Arc<ClientVerifier>> {
         let roots = match &auth.ca {
             Some(ca) => roots(ca)?,
-            None => system_roots()?,
+            None => system_roots().context("client certificates are required, but no CA is given")?,
         };
         let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .context("verifier of client certificates")?;
-        let allowed = auth
-            .allowed_hostnames
-            .iter()
-            .map(|name| {
-                ServerName::try_from(name.clone())
-                    .with_context(|| format!("--client-cert-allowed-hostname {name:?}"))
-            })
-            .collect::<anyhow::Result<_>>()?;
         if let Some(crl) = &auth.crl {
             revoked_serials(crl).with_context(|| format!("revocation list {}", crl.display()))?;
         }
-        Ok(Arc::new(ClientVerifier { chain, allowed, crl: auth.crl }))
-    }
-
-    fn check_names(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        if self.allowed.is_empty() {
-            return Ok(());
-        }
-        let parsed = ParsedCertificate::try_from(leaf)?;
-        if self.allowed.iter().any(|name| verify_server_name(&parsed, name).is_ok()) {
-            return Ok(());
-        }
-        Err(Error::General("client certificate authentication failed".to_owned()))
+        Ok(Arc::new(ClientVerifier { chain, names: auth.names, crl: auth.crl }))
     }
 
     fn check_revocation<'a>(
@@ -103,7 +126,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
-        self.check_names(leaf)?;
+        self.names.check(leaf)?;
         self.check_revocation(std::iter::once(leaf).chain(intermediates))?;
         Ok(verified)
     }
@@ -128,6 +151,122 @@ impl ClientCertVerifier for ClientVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
+    }
+}
+
+/// Verifies the member that is called: chain and host, then the names that peers must carry.
+#[derive(Debug)]
+pub struct PeerVerifier {
+    chain: Arc<WebPkiServerVerifier>,
+    names: Names,
+}
+
+impl PeerVerifier {
+    /// A verifier that trusts these roots.
+    pub fn new(
+        roots: RootCertStore,
+        names: Names,
+        provider: Arc<CryptoProvider>,
+    ) -> anyhow::Result<Arc<PeerVerifier>> {
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .context("verifier of peer certificates")?;
+        Ok(Arc::new(PeerVerifier { chain, names }))
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        host: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.chain.verify_server_cert(leaf, intermediates, host, ocsp, now)?;
+        self.names.check(leaf)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// The same verdict on every certificate. With `--peer-auto-tls` nobody vouches for anybody, only the wire is
+/// private; without any CA nobody can be trusted.
+#[derive(Debug)]
+pub struct Unlooked {
+    /// How signatures are checked.
+    pub provider: Arc<CryptoProvider>,
+    /// The verdict.
+    pub trusts: bool,
+}
+
+impl ServerCertVerifier for Unlooked {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _host: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.trusts {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -159,9 +298,10 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-fn system_roots() -> anyhow::Result<RootCertStore> {
+/// The CA certificates that the system trusts.
+pub fn system_roots() -> anyhow::Result<RootCertStore> {
     let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
-    let bundle = bundle.context("--client-cert-auth without --trusted-ca-file: no system CA bundle found")?;
+    let bundle = bundle.context("no system CA bundle found")?;
     let certificates =
         CertificateDer::pem_file_iter(bundle).and_then(Iterator::collect::<Result<Vec<_>, _>>)?;
     let mut roots = RootCertStore::empty();

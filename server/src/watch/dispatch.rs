@@ -72,6 +72,14 @@ impl Inbox {
         self.notify(&mut inner);
     }
 
+    /// The store stands at `head` now, and what led there is in it alone: nothing that was kept is needed any more.
+    pub(super) fn replaced(&self, head: i64) {
+        let mut inner = self.inner.lock();
+        inner.head = inner.head.max(head);
+        inner.skip();
+        self.notify(&mut inner);
+    }
+
     /// One more stream. The caller registers no watcher before this returns: so what its view does not show is kept.
     pub(super) fn open(&self) {
         let mut inner = self.inner.lock();

@@ -114,6 +114,12 @@ impl Hub {
         self.shared.inbox.put(blocks, self.shared.options.inbox_bytes_max);
     }
 
+    /// The store was replaced by a newer one of the same history, and views show it. Who was synced reads what it has
+    /// not been given yet from there, or learns that it was compacted.
+    pub fn replaced(&self) {
+        self.shared.replaced();
+    }
+
     /// Opens a stream. Call it on the runtime that will read it, so that its wake-ups are shared.
     pub fn open(&self) -> Stream {
         self.shared.inbox.open();
@@ -148,6 +154,10 @@ impl Shared {
             behind: Condvar::new(),
             ended: AtomicBool::new(false),
         }
+    }
+
+    fn replaced(&self) {
+        self.inbox.replaced(self.store.view().revision());
     }
 
     fn ended(&self) -> bool {

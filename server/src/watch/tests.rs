@@ -225,10 +225,15 @@ fn random_history(seed: u64, steps: usize) {
     let mut catch_up = CatchUp::new(shared.clone());
     let mut clients: Vec<Client> = Vec::new();
     let mut unpublished = Vec::new();
+    let mut replaced = false;
     for _ in 0..steps {
         let one = rng.random_range(0..clients.len().max(1));
         let now = store.0.lock().revision;
         match rng.random_range(0..100) {
+            0..45 if replaced => {
+                shared.replaced();
+                replaced = false;
+            }
             0..30 => unpublished.extend(store.apply(&changes(&mut rng))),
             30..45 => {
                 let some = rng.random_range(0..=unpublished.len());
@@ -249,6 +254,17 @@ fn random_history(seed: u64, steps: usize) {
             75..77 if !clients.is_empty() => clients[one].stream.cancel(rng.random_range(-1..8)),
             77..80 if !clients.is_empty() => clients[one].stream.ask_progress(),
             80..82 if !clients.is_empty() => clients[one].stream.tick(),
+            82 if rng.random_bool(0.5) => {
+                // Another store comes, whose history goes on; the hub hears of it only a little later.
+                for _ in 0..rng.random_range(0..40) {
+                    store.apply(&changes(&mut rng));
+                }
+                if rng.random_bool(0.5) {
+                    store.compact(now + rng.random_range(-20..20));
+                }
+                unpublished.clear();
+                replaced = true;
+            }
             _ if !clients.is_empty() => {
                 for _ in 0..rng.random_range(0..10) {
                     let Some(item) = clients[one].next() else { break };
@@ -257,6 +273,9 @@ fn random_history(seed: u64, steps: usize) {
             }
             _ => {}
         }
+    }
+    if replaced {
+        shared.replaced();
     }
     settle(&shared, &store, &mut dispatcher, &mut catch_up, &mut clients, unpublished);
     let watchers: usize = clients.iter().map(|client| client.watches.len()).sum();
@@ -458,6 +477,91 @@ fn compaction_ends_who_needs_what_is_gone_and_nobody_else() {
     assert_eq!(client.next(), None, "synced watches do not need the past");
 }
 
+/// How many events each watch got since this was last asked, by its id.
+fn counts_of(client: &mut Client) -> Vec<(i64, u32)> {
+    let mut counts = std::collections::BTreeMap::new();
+    while let Some(item) = client.next() {
+        let Item::Events { id, count, .. } = item else { panic!("{item:?} is none") };
+        *counts.entry(id).or_default() += count;
+    }
+    counts.into_iter().collect()
+}
+
+/// A store that another member's took the place of: nobody may lose what happened in between, or get it twice.
+#[test]
+fn who_watches_a_store_that_is_replaced_goes_on_in_the_new_one() {
+    let mut bench = Bench::new(Options::default());
+    let mut client = Client::new(&bench.shared);
+    client.create(watch(all(), 0));
+    client.create(watch(all(), 9));
+    client.create(watch(all(), 100));
+    assert_eq!(std::iter::from_fn(|| client.next()).count(), 3);
+    bench.apply(&put("a", "1"));
+    bench.dispatcher.step().unwrap();
+    assert!(matches!(client.next(), Some(Item::Events { id: 0, revision: 2, count: 1, .. })));
+    // Published and not dispatched yet: it comes out of the new store, with what is only there.
+    bench.apply(&put("a", "2"));
+    for _ in 0..6 {
+        bench.store.apply(&put("b", "3"));
+    }
+    bench.shared.replaced();
+    bench.dispatcher.step().unwrap();
+    assert_eq!(client.next(), None);
+    bench.catch_up();
+    assert_eq!(counts_of(&mut client), [(0, 7), (1, 1)]);
+    assert_eq!(bench.shared.table.lock().counts(), Counts { streams: 1, watchers: 3, slow: 0 });
+    for _ in 10..=100 {
+        bench.apply(&put("a", "4"));
+    }
+    bench.dispatcher.step().unwrap();
+    assert_eq!(counts_of(&mut client), [(0, 91), (1, 91), (2, 1)]);
+    client.stream.ask_progress();
+    assert_eq!(client.next(), Some(Item::Progress { id: -1, revision: 100 }));
+}
+
+/// As etcd tells a watch that was behind the compaction of the snapshot its member got.
+#[test]
+fn a_watch_whose_rest_is_compacted_in_the_new_store_ends() {
+    let mut bench = Bench::new(Options { queue_bytes_max: 1000, ..Options::default() });
+    let (mut client, mut full) = (Client::new(&bench.shared), Client::new(&bench.shared));
+    client.create(watch(KeyRange::Single("quiet".into()), 0));
+    client.create(watch(all(), 30));
+    full.create(watch(all(), 0));
+    for _ in 0..10 {
+        bench.apply(&put("k", vec![1; 500]));
+        bench.dispatcher.step().unwrap();
+    }
+    for _ in 0..10 {
+        bench.store.apply(&put("k", "new"));
+    }
+    bench.store.compact(15);
+    bench.shared.replaced();
+    bench.dispatcher.step().unwrap();
+    bench.catch_up();
+    // Nobody can say whether it missed something between 12 and 14.
+    assert_eq!(client.next(), Some(Item::Created { id: 0, revision: 1 }));
+    assert_eq!(client.next(), Some(Item::Created { id: 1, revision: 1 }));
+    assert_eq!(client.next(), Some(Item::Compacted { id: 0, compact_revision: 15 }));
+    assert_eq!(client.next(), None);
+    // It lagged: first comes what waited for it, then the end.
+    let mut items = Vec::new();
+    loop {
+        match full.next() {
+            Some(item) => items.push(item),
+            None if bench.catch_up.step().unwrap() => {}
+            None => break,
+        }
+    }
+    let (last, before) = items.split_last().expect("several");
+    assert_eq!(*last, Item::Compacted { id: 0, compact_revision: 15 });
+    assert!(before[1..].iter().all(|item| matches!(item, Item::Events { .. })) && before.len() < 6);
+    for _ in 22..=30 {
+        bench.apply(&put("k", "on"));
+    }
+    bench.dispatcher.step().unwrap();
+    assert!(matches!(client.next(), Some(Item::Events { id: 1, revision: 30, count: 1, .. })));
+}
+
 #[test]
 fn ids_are_given_and_kept_as_etcd_does() {
     let bench = Bench::new(Options::default());
@@ -610,6 +714,12 @@ fn threads_deliver_everything() {
         .collect();
     let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..last {
+        if rng.random_bool(0.05) {
+            for _ in 0..10 {
+                store.apply(&changes(&mut rng));
+            }
+            hub.replaced();
+        }
         hub.publish(store.apply(&changes(&mut rng)).into_iter().collect());
         if rng.random_bool(0.2) {
             thread::yield_now();

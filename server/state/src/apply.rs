@@ -12,31 +12,29 @@
 //!  2. An entry at or below `applied` has been applied: it is skipped, whoever sends it again.
 //!  3. Nothing here depends on how entries are grouped into calls or batches.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use prost::Message;
 use proto::command::{Command, command::Op};
 use proto::etcdserverpb as pb;
 
 use crate::error::Stop;
-use crate::hash::{self, HashKv};
-use crate::lease::{self, Lease, LeaseChange};
-use crate::mvcc::{self, Mvcc, View, Views};
-use crate::storage::{Column, Storage};
+use crate::home::Home;
+use crate::lease::{self, LeaseChange};
+use crate::mvcc::Mvcc;
+use crate::reader::{self, Reader, Source};
+use crate::storage::Storage;
 use crate::{Block, Entry, EntryBody, Fault, LogId, Options, Refusal, Reply, Response, alarm, members, txn};
 
 /// A batch is written at the latest after this many entries …
 const ENTRIES_MAX: usize = 2048;
 /// … or this many bytes of commands.
 const BYTES_MAX: usize = 4 << 20;
-/// How often, and after which pause, a flush is looked after: ten seconds in all.
-const FLUSH_ATTEMPTS_MAX: u32 = 10_000;
-const FLUSH_RETRY: Duration = Duration::from_millis(1);
 
 /// The state machine's one writer.
 pub struct State {
-    storage: Storage,
+    pub(crate) home: Home,
+    pub(crate) reader: Reader,
+    pub(crate) storage: Storage,
     mvcc: Mvcc,
     leases: lease::Table,
     alarms: alarm::Table,
@@ -56,42 +54,34 @@ pub struct Applied {
     pub lease_changes: Vec<LeaseChange>,
 }
 
-/// Flushes until the entry is on disk, and gives the last one that is.
-fn flush(storage: &Storage, applied: LogId) -> Result<LogId, Fault> {
-    // While RocksDB flushes on its own account, its flush may return too early: 11.8 pairs what it
-    // waits for by the order of a hash map (`AtomicFlushMemTables`). What is on disk tells.
-    let mut attempts_left = FLUSH_ATTEMPTS_MAX;
-    loop {
-        storage.flush()?;
-        let persisted = mvcc::persisted_applied(storage)?;
-        attempts_left -= 1;
-        if persisted >= applied || attempts_left == 0 {
-            return Ok(persisted);
-        }
-        std::thread::sleep(FLUSH_RETRY);
-    }
-}
-
 impl State {
     /// Opens the state in `options.dir`, or creates an empty one.
     ///
     /// # Errors
     /// When the directory cannot be read, or holds something else.
     pub fn open(options: Options) -> Result<(Self, Reader), Fault> {
-        let storage = Storage::open(&options)?;
-        let (mvcc, views) = Mvcc::open(&storage, &options)?;
+        let home = Home::new(options);
+        let storage = home.open()?;
+        let state = Self::load(home, storage)?;
+        let reader = state.reader.clone();
+        Ok((state, reader))
+    }
+
+    /// The state in a database.
+    pub(crate) fn load(home: Home, storage: Storage) -> Result<Self, Fault> {
+        let (mvcc, views) = Mvcc::open(&storage, home.options())?;
         let leases = lease::Table::load(&storage)?;
         let alarms = alarm::Table::load(&storage)?;
         let members = members::Table::load(&storage)?;
         let applied = mvcc.applied();
-        let reader = Reader {
+        let reader = Reader::new(Source {
             storage: storage.clone(),
             views,
             leases: leases.clone(),
             alarms: alarms.published(),
             cluster: members.published(),
-        };
-        Ok((Self { storage, mvcc, leases, alarms, members, applied }, reader))
+        });
+        Ok(Self { home, reader, storage, mvcc, leases, alarms, members, applied })
     }
 
     /// Applies entries, which must come in log order. When it returns, readers see all of them.
@@ -142,7 +132,7 @@ impl State {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> Result<LogId, Fault> {
-        flush(&self.storage, self.mvcc.applied())
+        reader::flush(&self.storage, self.mvcc.applied())
     }
 
     fn entry(
@@ -228,138 +218,5 @@ impl State {
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State").field("applied", &self.applied).finish_non_exhaustive()
-    }
-}
-
-/// The way in for everybody who does not write; clones are cheap.
-///
-/// The key space is read through a [`View`], at one revision. The small tables beside it
-/// show the last command applied, which may be one that a view does not show yet.
-#[derive(Clone)]
-pub struct Reader {
-    storage: Storage,
-    views: Views,
-    leases: lease::Table,
-    alarms: alarm::Published,
-    cluster: members::Published,
-}
-
-/// How much room the state takes, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// On disk, with what is deleted but not rewritten yet; or in memory on its way there.
-    pub total: i64,
-    /// Of what is still needed.
-    pub in_use: i64,
-}
-
-impl Reader {
-    /// The newest state of the key space.
-    pub fn view(&self) -> View {
-        self.views.view()
-    }
-
-    /// All leases, by id.
-    pub fn leases(&self) -> Vec<Lease> {
-        self.leases.list()
-    }
-
-    /// One lease.
-    pub fn lease(&self, id: i64) -> Option<Lease> {
-        self.leases.lookup(id)
-    }
-
-    /// The keys attached to a lease, in order.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, Fault> {
-        lease::attached(&self.storage, id)
-    }
-
-    /// The alarms that are active.
-    pub fn alarms(&self) -> Vec<pb::AlarmMember> {
-        self.alarms.load().to_vec()
-    }
-
-    /// The members of the cluster, by id.
-    pub fn members(&self) -> Vec<pb::Member> {
-        self.cluster.load().members.values().cloned().collect()
-    }
-
-    /// The version all members speak, once it has been agreed on.
-    pub fn cluster_version(&self) -> Option<String> {
-        self.cluster.load().version.clone()
-    }
-
-    /// How much room the state takes.
-    ///
-    /// # Errors
-    /// When RocksDB does not say.
-    pub fn sizes(&self) -> Result<Sizes, Fault> {
-        let mut in_use = self.views.bytes_in_use();
-        for row in self.storage.scan(Column::Meta, b"", None) {
-            let (key, value) = row?;
-            in_use += (key.len() + value.len()) as i64;
-        }
-        let on_disk = i64::try_from(self.storage.size_on_disk()?).unwrap_or(i64::MAX);
-        Ok(Sizes { total: on_disk.max(in_use), in_use })
-    }
-
-    /// etcd's HashKV at a revision; 0 means the current one. Reads every record up to it.
-    ///
-    /// # Errors
-    /// When the disk refuses. A revision that is compacted or in the future is refused.
-    pub fn hash_kv(&self, revision: i64) -> Result<Result<HashKv, Refusal>, Fault> {
-        hash::kv(&self.view(), revision)
-    }
-
-    /// etcd's Hash: of everything there is.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn hash(&self) -> Result<u32, Fault> {
-        let compaction = hash::Compaction {
-            scheduled: self.view().compacted(),
-            finished: self.views.compaction_finished(),
-        };
-        hash::all(&self.storage, &self.cluster.load(), compaction)
-    }
-
-    /// The revision up to which superseded records have been deleted, -1 before the first compaction.
-    pub fn compaction_finished(&self) -> i64 {
-        self.views.compaction_finished()
-    }
-
-    /// Blocks until the records superseded at `revision` are deleted; false when the time ran out first.
-    pub fn wait_compacted(&self, revision: i64, timeout: Duration) -> bool {
-        self.views.wait_compacted(revision, timeout)
-    }
-
-    /// The last entry that would survive a crash.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn persisted_applied(&self) -> Result<LogId, Fault> {
-        mvcc::persisted_applied(&self.storage)
-    }
-
-    /// Brings everything applied by now to disk, beside the commands; gives the last entry that would survive a crash.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn flush(&self) -> Result<LogId, Fault> {
-        flush(&self.storage, self.view().applied())
-    }
-
-    /// Has RocksDB rewrite its files without what has been deleted. Blocks the caller alone.
-    pub fn rocksdb_compaction(&self) {
-        self.storage.rocksdb_compaction();
-    }
-}
-
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").finish_non_exhaustive()
     }
 }

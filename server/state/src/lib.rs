@@ -3,7 +3,8 @@
 //! It sees no clock, socket, task or random number. [`State`] is the one
 //! writer: it applies log entries in order. [`Reader`] is the cheap, cloneable
 //! way in for everybody else: it hands out a [`View`], a consistent state at
-//! one revision.
+//! one revision. [`Reader::checkpoint`] on one member and [`State::install`] on
+//! another bring one to where the other is.
 //!
 //! ```text
 //!   entries ─► State::apply ─► one RocksDB batch ─► Applied { replies, blocks }
@@ -13,22 +14,27 @@
 
 mod alarm;
 pub mod apply;
+mod checkpoint;
 pub mod entry;
 pub mod error;
 pub mod event;
 pub mod hash;
+mod home;
+mod install;
 pub mod key_range;
 pub mod lease;
 mod members;
 pub mod mvcc;
 mod options;
+mod reader;
 pub mod reply;
 mod revision;
 mod storage;
 pub mod txn;
 pub mod validate;
 
-pub use apply::{Applied, Reader, Sizes, State};
+pub use apply::{Applied, State};
+pub use checkpoint::Checkpoint;
 pub use entry::{Entry, EntryBody, LogId, Node};
 pub use error::{Fault, Refusal};
 pub use event::{Block, Event};
@@ -37,6 +43,7 @@ pub use key_range::KeyRange;
 pub use lease::{Lease, LeaseChange};
 pub use mvcc::{Query, Rows, View};
 pub use options::Options;
+pub use reader::{Reader, Sizes};
 pub use reply::{Reply, Response};
 pub use revision::Revision;
 pub use validate::Invalid;

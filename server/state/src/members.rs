@@ -52,7 +52,7 @@ impl Table {
         let version = storage.get(Column::Meta, CLUSTER_VERSION)?;
         let version = version.map(|text| String::from_utf8(text.into())).transpose();
         let version = version.map_err(|e| corrupt("cluster version", e))?;
-        let membership = storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()?;
+        let membership = membership(storage)?;
         let table =
             Self { cluster: Cluster { members, version }, membership, published: Published::default() };
         table.publish();
@@ -115,6 +115,11 @@ impl Table {
     fn publish(&self) {
         self.published.store(Arc::new(self.cluster.clone()));
     }
+}
+
+/// The last membership entry in a database.
+pub(crate) fn membership(storage: &Storage) -> Result<Option<(LogId, Bytes)>, Fault> {
+    storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()
 }
 
 /// The ids that were removed from the cluster.

@@ -4,16 +4,21 @@
 //! crash loses what was not flushed, and replaying the log brings it back.
 //! `atomic_flush` makes what survives a prefix of the batches, never a mixture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
     IteratorMode, ReadOptions, ReadTier, WriteBatch, WriteBufferManager, WriteOptions,
+    checkpoint::Checkpoint,
 };
 
-use crate::{Fault, Options};
+use crate::{Fault, home};
+
+/// How often a database that was replaced is asked whether it is still in use.
+const RETIRE_POLL: Duration = Duration::from_millis(50);
 
 /// The column families, each a key space of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,35 +67,79 @@ impl std::fmt::Debug for Storage {
     }
 }
 
+/// The memory that databases share: while one takes the place of another there are two.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl Memory {
+    /// Block cache and memtables, out of a budget that they share with others.
+    pub(crate) fn new(budget: usize) -> Self {
+        let cache = Cache::new_lru_cache(budget * 3 / 8);
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager_with_cache(budget / 4, false, cache.clone());
+        Self { cache, buffers }
+    }
+}
+
 impl Storage {
-    /// Opens the database in `options.dir`, or creates it.
-    pub(crate) fn open(options: &Options) -> Result<Self, Fault> {
-        let cache = Cache::new_lru_cache(options.memory_budget * 3 / 8);
-        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
-            options.memory_budget / 4,
-            false,
-            cache.clone(),
-        );
-        let mut db_options = rocksdb::Options::default();
-        db_options.create_if_missing(true);
-        db_options.create_missing_column_families(true);
-        db_options.set_atomic_flush(true);
-        db_options.set_write_buffer_manager(&buffers);
-        db_options.set_max_background_jobs(2);
-        db_options.set_bytes_per_sync(1 << 20);
-        db_options.set_max_open_files(512);
-        db_options.set_keep_log_file_num(2);
-        db_options.set_max_log_file_size(4 << 20);
-        db_options.set_stats_dump_period_sec(0);
-        db_options.set_paranoid_checks(true);
-        let columns =
-            COLUMNS.map(|(column, name)| ColumnFamilyDescriptor::new(name, column_options(column, &cache)));
-        let dir = options.dir.clone();
-        let db = DB::open_cf_descriptors(&db_options, &dir, columns)
-            .map_err(|source| Fault::Storage { path: dir.clone(), source })?;
+    /// Opens the database in a directory, or creates it.
+    pub(crate) fn open(dir: &Path, create: bool, memory: &Memory) -> Result<Self, Fault> {
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(create);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_write_buffer_manager(&memory.buffers);
+        options.set_max_background_jobs(2);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_max_open_files(512);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(4 << 20);
+        options.set_stats_dump_period_sec(0);
+        options.set_paranoid_checks(true);
+        let db = DB::open_cf_descriptors(&options, dir, columns(&memory.cache));
+        Self::over(db, dir)
+    }
+
+    /// Opens the files in a directory without changing anything there.
+    pub(crate) fn open_read_only(dir: &Path) -> Result<Self, Fault> {
+        let mut options = rocksdb::Options::default();
+        options.set_max_open_files(16);
+        let cache = Cache::new_lru_cache(1 << 20);
+        Self::over(DB::open_cf_descriptors_read_only(&options, dir, columns(&cache), false), dir)
+    }
+
+    fn over(db: Result<DB, rocksdb::Error>, dir: &Path) -> Result<Self, Fault> {
+        let dir = dir.to_owned();
+        let db = db.map_err(|source| Fault::Storage { path: dir.clone(), source })?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         Ok(Self { inner: Arc::new(Inner { db, dir, write_options }) })
+    }
+
+    /// Closes the database and removes its files as soon as nobody uses it any more.
+    pub(crate) fn retire(self) {
+        // On a thread of its own: closing writes, and whoever happens to be the last should not wait for that.
+        let dir = self.inner.dir.clone();
+        let retired = std::thread::Builder::new().name("state-retire".into()).spawn(move || {
+            while Arc::strong_count(&self.inner) > 1 {
+                std::thread::sleep(RETIRE_POLL);
+            }
+            let dir = self.inner.dir.clone();
+            drop(self);
+            home::remove(&dir);
+        });
+        if let Err(error) = retired {
+            tracing::warn!(dir = %dir.display(), %error, "the files of the state before stay until the next start");
+        }
+    }
+
+    /// Links the files of all that was written by now into a new directory.
+    pub(crate) fn checkpoint(&self, dir: &Path) -> Result<(), Fault> {
+        let taken = Checkpoint::new(&self.inner.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        taken.map_err(|source| Fault::Storage { path: dir.to_owned(), source })
     }
 
     pub(crate) fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Fault> {
@@ -186,6 +235,10 @@ impl Storage {
     fn fault(&self, source: rocksdb::Error) -> Fault {
         Fault::Storage { path: self.inner.dir.clone(), source }
     }
+}
+
+fn columns(cache: &Cache) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    COLUMNS.iter().map(|(column, name)| ColumnFamilyDescriptor::new(*name, column_options(*column, cache)))
 }
 
 fn column_options(column: Column, cache: &Cache) -> rocksdb::Options {

@@ -36,5 +36,5 @@ mod writer;
 pub use query::{Order, Query, Selection, Sort, Target};
 pub use rows::Rows;
 pub use view::{View, Views};
-pub(crate) use writer::persisted_applied;
 pub use writer::{Mvcc, Record};
+pub(crate) use writer::{applied, persisted_applied};

@@ -111,6 +111,13 @@ fn decode_state(row: &[u8]) -> Result<[u64; 5], Fault> {
     }))
 }
 
+/// The last log entry in a database.
+pub(crate) fn applied(storage: &Storage) -> Result<LogId, Fault> {
+    let Some(row) = storage.get(Column::Meta, STATE_ROW)? else { return Ok(LogId::default()) };
+    let [_, _, term, index, _] = decode_state(&row)?;
+    Ok(LogId { term, index })
+}
+
 /// The log id whose changes are on disk: what would be found after a crash now.
 pub(crate) fn persisted_applied(storage: &Storage) -> Result<LogId, Fault> {
     let Some(row) = storage.get_persisted(Column::Meta, STATE_ROW)? else { return Ok(LogId::default()) };

@@ -1,0 +1,138 @@
+//! How a member ends: because it is told to, or because it is none any more.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{End, GRACE, PeerPort, notify};
+use crate::datadir::DataDir;
+use crate::node::Node;
+use crate::raft::Contact;
+
+/// How often a member looks whether it is one still.
+const LOOK: Duration = Duration::from_millis(250);
+/// A removed member stays this long, so that it hears what happened and can answer those who waited for it.
+const REMOVED_GRACE: Duration = Duration::from_secs(1);
+
+/// What runs, to be taken down in order.
+pub(super) struct Running {
+    pub(super) node: Node,
+    pub(super) dir: DataDir,
+    pub(super) stop: tokio::sync::watch::Sender<bool>,
+    pub(super) peers: PeerPort,
+    /// The client port, once it serves.
+    pub(super) serving: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Running {
+    /// Takes the member down: others take over, those who wait get answers, then everything is flushed.
+    pub(super) async fn end(self, end: End) -> anyhow::Result<End> {
+        let started = Instant::now();
+        notify(&[sd_notify::NotifyState::Stopping]);
+        match end {
+            End::Signal(signal) => {
+                info!(signal, "received signal; shutting down");
+                hand_over(&self.node).await;
+            }
+            End::Removed => {
+                warn!(error = "the member has been permanently removed from the cluster", "server error");
+                warn!("data-dir used by this member must be removed");
+                self.dir.remove()?;
+                tokio::time::sleep(REMOVED_GRACE).await;
+            }
+        }
+        self.stop.send_replace(true);
+        if let Some(serving) = self.serving {
+            match timeout(2 * GRACE, serving).await {
+                Ok(ended) => ended.context("the listeners' task")?.context("listeners")?,
+                Err(_elapsed) => warn!("requests under way did not end in time"),
+            }
+        }
+        self.node.hub().end();
+        self.node.raft().clone().shutdown().await;
+        self.peers.close().await;
+        info!(took_ms = started.elapsed().as_millis() as u64, "log and state are flushed");
+        Ok(end)
+    }
+}
+
+/// A leader that is about to go lets another voter lead, so that the cluster need not miss it first.
+async fn hand_over(node: &Node) {
+    if !node.is_leader() {
+        return info!("skipped leadership transfer; local server is not leader");
+    }
+    let members = node.reader().members();
+    let voters: Vec<u64> =
+        members.iter().filter(|member| !member.is_learner).map(|member| member.id).collect();
+    if voters.len() < 2 {
+        return info!("skipped leadership transfer for single voting member cluster");
+    }
+    let Some(heir) = heir(&voters, &node.raft().contacts()) else {
+        return warn!(error = "unhealthy cluster", "leadership transfer failed");
+    };
+    let transferee = format!("{heir:x}");
+    info!("transferee-member-id" = transferee, "leadership transfer starting");
+    let started = Instant::now();
+    match timeout(node.settings().request_timeout(), node.raft().transfer_leader(heir)).await {
+        Ok(Ok(())) => {
+            let took_ms = started.elapsed().as_millis() as u64;
+            info!("transferee-member-id" = transferee, took_ms, "leadership transfer finished");
+        }
+        Ok(Err(error)) => warn!("transferee-member-id" = transferee, %error, "leadership transfer failed"),
+        Err(_elapsed) => warn!("transferee-member-id" = transferee, "leadership transfer took too long"),
+    }
+}
+
+/// The voter that is reached and has most of the log; of several the one that was reached longest.
+fn heir(voters: &[u64], contacts: &[Contact]) -> Option<u64> {
+    contacts
+        .iter()
+        .filter(|contact| voters.contains(&contact.id) && contact.active_since.is_some())
+        .max_by_key(|contact| (contact.matched, Reverse(contact.active_since)))
+        .map(|contact| contact.id)
+}
+
+/// Returns once this member, having been one, is in the cluster no more, or is told so by another.
+pub(super) async fn removed(node: &Node) {
+    let mut was_member = false;
+    let told = node.raft().removed();
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        looks.tick().await;
+        let members = node.reader().members();
+        let is_member = members.iter().any(|member| member.id == node.member_id());
+        if was_member && !is_member || *told.borrow() {
+            return;
+        }
+        was_member |= is_member;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heir_votes_is_reached_and_has_most_of_the_log() {
+        let now = Instant::now();
+        let contact = |id, seconds: Option<u64>, matched| Contact {
+            id,
+            active_since: seconds.map(|seconds| now - Duration::from_secs(seconds)),
+            matched: Some(matched),
+        };
+        let contacts = [
+            contact(1, Some(9), 5),
+            contact(2, Some(1), 7),
+            contact(3, Some(3), 7),
+            contact(4, None, 9),
+            contact(5, Some(9), 9),
+        ];
+        assert_eq!(heir(&[1, 2, 3, 4], &contacts), Some(3));
+        assert_eq!(heir(&[1, 4], &contacts), Some(1));
+        assert_eq!(heir(&[4], &contacts), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! What peers ask of this member's consensus.
+
+use futures::{Stream, StreamExt};
+use openraft::storage::Snapshot;
+use proto::peer as pb;
+use tonic::Status;
+
+use super::state_machine::{StateFiles, stored};
+use super::types::{Origin, SnapshotMeta};
+use super::{Raft, wire};
+use crate::error::Unavailable;
+
+impl Raft {
+    /// Entries from a leader; answers come in the order of the requests. A stream ends at the first request that
+    /// is refused.
+    pub fn on_append(
+        &self,
+        requests: impl Stream<Item = Result<pb::AppendRequest, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
+        let requests = requests.scan((), |(), request| {
+            let request = request.and_then(wire::to_append_request);
+            futures::future::ready(
+                request.inspect_err(|status| tracing::debug!(%status, "an append stream ends")).ok(),
+            )
+        });
+        let status = self.shared.status.clone();
+        self.shared.core.stream_append(requests).map(move |result| {
+            let result = result.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+            if result.is_ok() {
+                status.hear();
+            }
+            Ok(wire::append_response(&result))
+        })
+    }
+
+    /// One heartbeat.
+    ///
+    /// # Errors
+    /// When it is malformed or consensus has ended.
+    pub async fn on_heartbeat(&self, request: pb::AppendRequest) -> Result<pb::AppendResponse, Status> {
+        let once = futures::stream::once(futures::future::ready(Ok(request)));
+        let answer = std::pin::pin!(self.on_append(once)).next().await;
+        answer.unwrap_or_else(|| Err(Status::invalid_argument("a malformed heartbeat")))
+    }
+
+    /// Somebody wants this member's vote.
+    ///
+    /// # Errors
+    /// When it is malformed or consensus has ended.
+    pub async fn on_vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, Status> {
+        let answer = self.shared.core.vote(wire::to_vote_request(request)?).await;
+        answer.map(|answer| wire::vote_response(&answer)).map_err(ended)
+    }
+
+    /// Somebody asks whether they would get it.
+    ///
+    /// # Errors
+    /// When it is malformed or consensus has ended.
+    pub async fn on_pre_vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, Status> {
+        let answer = self.shared.core.pre_vote(wire::to_vote_request(request)?).await;
+        answer.map(|answer| wire::vote_response(&answer)).map_err(ended)
+    }
+
+    /// The leader hands over, to this member or another.
+    ///
+    /// # Errors
+    /// When it is malformed or consensus has ended.
+    pub async fn on_transfer_leader(
+        &self,
+        request: pb::TransferRequest,
+    ) -> Result<pb::TransferResponse, Status> {
+        let answer = self.shared.core.handle_transfer_leader(wire::to_transfer_request(request)?).await;
+        answer.map(|answer| wire::transfer_response(&answer)).map_err(ended)
+    }
+
+    /// A member reads, and asks its leader from where on that is safe.
+    pub async fn on_read_index(&self) -> pb::ReadIndexResponse {
+        match self.shared.requests.read_index(true).await {
+            Ok(index) => pb::ReadIndexResponse { index, ..Default::default() },
+            Err(error) => pb::ReadIndexResponse { refused: refused(error).into(), ..Default::default() },
+        }
+    }
+
+    /// A member's clients write: their commands go into this leader's log.
+    pub async fn on_propose(&self, member_id: u64, request: pb::ProposeRequest) -> pb::ProposeResponse {
+        let term = request.term;
+        let taken = request.proposals.into_iter().map(|pb::Proposal { number, command }| {
+            self.shared.requests.take(command, Origin { member_id, number }, term)
+        });
+        // All are queued before the first is waited for.
+        let taken: Vec<_> = taken.collect();
+        let outcomes = futures::future::join_all(taken).await.into_iter().map(|outcome| match outcome {
+            Ok(()) => pb::Refused::NotRefused.into(),
+            Err(error) => refused(error).into(),
+        });
+        pb::ProposeResponse { outcomes: outcomes.collect() }
+    }
+
+    /// A leader is about to send its state.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub async fn on_offer_state(&self, manifest: pb::StateManifest) -> Result<pb::StateProgress, Status> {
+        let receive = self.shared.receive.clone();
+        blocking(move || receive.offer(manifest)).await
+    }
+
+    /// Bytes of the state.
+    ///
+    /// # Errors
+    /// When they are not what comes next, or there is no room for them.
+    pub async fn on_state_chunk(&self, chunk: pb::StateChunk) -> Result<(), Status> {
+        let receive = self.shared.receive.clone();
+        blocking(move || receive.chunk(&chunk)).await
+    }
+
+    /// Where the transfer stands.
+    pub fn state_progress(&self) -> pb::StateProgress {
+        self.shared.receive.progress()
+    }
+
+    /// All of the state is here and takes the place of this member's own.
+    ///
+    /// # Errors
+    /// When something is missing or malformed, or consensus has ended.
+    pub async fn on_install_state(&self, request: pb::InstallRequest) -> Result<pb::InstallResponse, Status> {
+        let vote = wire::to_vote(request.vote)?;
+        let id = |id: pb::LogId| state::LogId { term: id.term, index: id.index };
+        let membership = request.membership_at.map(|at| (id(at), request.membership));
+        let malformed = |error: std::io::Error| Status::invalid_argument(error.to_string());
+        let meta = SnapshotMeta {
+            last_log_id: request.last.map(id).and_then(super::types::log_id),
+            last_membership: stored(membership).map_err(malformed)?,
+        };
+        let receive = self.shared.receive.clone();
+        let name = request.name;
+        let files = blocking(move || receive.finish(&name)).await?;
+        let snapshot = Snapshot { meta, snapshot: StateFiles::Received(files) };
+        let answer = self.shared.core.install_full_snapshot(vote, snapshot).await;
+        let answer = answer.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+        Ok(pb::InstallResponse { vote: Some(wire::vote(&answer.vote)) })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?
+}
+
+fn ended(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+fn refused(error: Unavailable) -> pb::Refused {
+    match error {
+        Unavailable::NoLeader => pb::Refused::NoLeader,
+        Unavailable::NotLeader { .. } => pb::Refused::NotLeader,
+        Unavailable::TimedOut => pb::Refused::TimedOut,
+        Unavailable::LeaderChanged => pb::Refused::Discarded,
+        Unavailable::TooManyRequests => pb::Refused::TooMany,
+        Unavailable::Stopped => pb::Refused::Stopped,
+    }
+}

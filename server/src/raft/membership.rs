@@ -1,0 +1,162 @@
+//! Changes of who belongs to the cluster, and of who leads it.
+//!
+//! A new member joins the log without a vote, and gets it once it has caught
+//! up: the quorum never hangs on one that has not started yet. To clients it is
+//! a voter from the first moment, as it is in etcd.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::Instant;
+
+use super::types::{Node, TypeConfig};
+use super::{Change, Contact, Inner, Raft};
+use crate::error::Unavailable;
+
+/// The pause while another change is under way.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A member has caught up when it lacks no more entries than this.
+const LAG_MAX: u64 = 1_000;
+
+type Changes = ChangeMembers<u64, Node>;
+
+impl Raft {
+    /// Changes the membership; resolves once the change is committed and applied here. For the leader alone.
+    ///
+    /// # Errors
+    /// When this member does not lead or the change was not committed.
+    pub async fn change(&self, change: Change) -> Result<(), Unavailable> {
+        let core = &self.shared.core;
+        match change {
+            Change::Add(node) => {
+                let nodes = BTreeMap::from([(
+                    node.id,
+                    Node { name: node.name, peer_urls: node.peer_urls, learner: node.learner },
+                )]);
+                self.commit(ChangeMembers::AddNodes(nodes)).await
+            }
+            Change::Remove(id) => {
+                let voter = core.voter_ids().any(|voter| voter == id);
+                let ids = BTreeSet::from([id]);
+                let remove =
+                    if voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+                self.commit(remove).await
+            }
+            Change::Update { id, peer_urls } => self.set_node(id, |node| node.peer_urls = peer_urls).await,
+            Change::Promote(id) => {
+                self.set_node(id, |node| node.learner = false).await?;
+                self.commit(ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
+            }
+        }
+    }
+
+    async fn set_node(&self, id: u64, set: impl FnOnce(&mut Node)) -> Result<(), Unavailable> {
+        let node =
+            self.shared.core.metrics().borrow_watched().membership_config.membership().get_node(&id).cloned();
+        let Some(mut node) = node else { return Ok(()) };
+        set(&mut node);
+        self.commit(ChangeMembers::SetNodes(BTreeMap::from([(id, node)]))).await
+    }
+
+    async fn commit(&self, changes: Changes) -> Result<(), Unavailable> {
+        let index = commit(&self.shared.core, changes).await?;
+        self.wait_applied(index).await
+    }
+
+    /// Has another voter take over; resolves once this member knows that it leads.
+    ///
+    /// # Errors
+    /// When this member does not lead, or nothing came of it within two elections.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), Unavailable> {
+        let mut changes = self.status_watch();
+        let me = self.status().member_id;
+        if self.status().leader != me {
+            return Err(Unavailable::NoLeader);
+        }
+        let attempt = self.shared.election_time;
+        let until = Instant::now() + 2 * attempt;
+        loop {
+            let asked = self.shared.core.trigger().transfer_leader(to).await;
+            asked.map_err(|_| Unavailable::Stopped)?;
+            let changed = changes.wait_for(|status| status.leader != me && status.leader != 0);
+            match tokio::time::timeout(attempt, changed).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(Unavailable::Stopped),
+                Err(_elapsed) if Instant::now() >= until => return Err(Unavailable::TimedOut),
+                Err(_elapsed) => {}
+            }
+        }
+    }
+
+    /// How the ways to the other members are.
+    pub fn contacts(&self) -> Vec<Contact> {
+        let metrics = self.shared.core.metrics();
+        let matched = metrics.borrow_watched().replication.clone().unwrap_or_default();
+        let contacts = self.shared.peers.active_since().into_iter().map(|(id, active_since)| Contact {
+            id,
+            active_since,
+            matched: matched.get(&id).and_then(|log_id| log_id.as_ref()).map(|log_id| log_id.index + 1),
+        });
+        contacts.collect()
+    }
+}
+
+/// Commits a change, waiting for one under way; gives the index of its last entry.
+async fn commit(core: &Inner, changes: Changes) -> Result<u64, Unavailable> {
+    loop {
+        match core.change_membership(changes.clone(), false).await {
+            Ok(written) => return Ok(written.log_id.index + 1),
+            Err(RaftError::Fatal(_)) => return Err(Unavailable::Stopped),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                return Err(Unavailable::NoLeader);
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                return Err(Unavailable::LeaderChanged);
+            }
+            Err(RaftError::APIError(error @ ClientWriteError::ChangeMembershipError(_))) => {
+                if !in_progress(&error) {
+                    tracing::warn!(%error, "a change of the membership is refused");
+                    return Err(Unavailable::TimedOut);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(RaftError::APIError(ClientWriteError::PreconditionFailed(_))) => {
+                return Err(Unavailable::TimedOut);
+            }
+        }
+    }
+}
+
+fn in_progress(error: &ClientWriteError<TypeConfig>) -> bool {
+    use openraft::errors::ChangeMembershipError::InProgress;
+    matches!(error, ClientWriteError::ChangeMembershipError(InProgress(_)))
+}
+
+/// On the leader: gives their votes to members that are to have one and have caught up.
+pub(super) async fn give_votes(core: Inner) {
+    let changes = {
+        let metrics = core.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return };
+        let last = metrics.last_log_index.unwrap_or(0);
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let caught_up = |id: &u64| {
+            let matched = replication.get(id).and_then(|log_id| log_id.as_ref());
+            matched.is_some_and(|log_id| log_id.index + LAG_MAX >= last)
+        };
+        let waiting = membership.nodes().filter(|(id, node)| !node.learner && !voters.contains(id));
+        waiting.map(|(id, _)| *id).filter(caught_up).collect::<BTreeSet<u64>>()
+    };
+    if changes.is_empty() {
+        return;
+    }
+    let ids: Vec<String> = changes.iter().map(|id| format!("{id:x}")).collect();
+    match core.change_membership(ChangeMembers::AddVoterIds(changes), false).await {
+        Ok(_) => tracing::info!(members = ids.join(","), "members have caught up and vote from now on"),
+        Err(error) => tracing::debug!(%error, "no votes given"),
+    }
+}

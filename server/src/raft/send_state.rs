@@ -1,0 +1,236 @@
+//! Sends the whole state to a member that the log cannot help any more.
+//!
+//! What goes over are the files of a checkpoint, which costs nothing but hard
+//! links: the leader goes on writing meanwhile. A checkpoint is kept until the
+//! receiver has it, so that a transfer that broke goes on where it stopped.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::io::Seek;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::Stream;
+use openraft::raft::SnapshotResponse;
+use openraft::storage::Snapshot;
+use parking_lot::Mutex;
+use proto::peer as pb;
+use state::Checkpoint;
+use tonic::Status;
+
+use super::peers::{Peers, Way};
+use super::state_machine::StateFiles;
+use super::types::{Node, Term, TypeConfig, Vote};
+use super::wire;
+use crate::metrics::METRICS;
+
+/// Bytes of a file in one message.
+const CHUNK: usize = 1 << 20;
+/// Bytes sent in a second: a leader has other things to do.
+const RATE: f64 = (256 << 20) as f64;
+/// A checkpoint older than this is not gone on with: the log behind it may be purged.
+const AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Makes a checkpoint of the state in a new folder.
+pub(crate) type Checkpointer = Box<dyn Fn(&Path) -> Result<Checkpoint, state::Fault> + Send + Sync>;
+
+/// Sends checkpoints.
+pub(crate) struct SendState {
+    checkpointer: Checkpointer,
+    /// Where checkpoints are made: on the file system of the state.
+    dir: PathBuf,
+    kept: Mutex<HashMap<u64, Arc<Kept>>>,
+}
+
+/// A checkpoint on disk; it goes with the last one who needs it.
+struct Kept {
+    dir: PathBuf,
+    made: Instant,
+    checkpoint: Checkpoint,
+    manifest: pb::StateManifest,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot remove a checkpoint that is not needed any more");
+        }
+    }
+}
+
+impl SendState {
+    /// Removes what an earlier process left in `dir`.
+    pub fn new(checkpointer: Checkpointer, dir: PathBuf) -> std::io::Result<Self> {
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir_all(&dir)?;
+        Ok(Self { checkpointer, dir, kept: Mutex::default() })
+    }
+
+    /// Sends this member's state of now, or of the transfer that broke, and has the peer install it.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached, or does not take it.
+    pub async fn send(
+        self: &Arc<Self>,
+        peers: &Peers,
+        to: u64,
+        vote: Vote,
+        _snapshot: &Snapshot<Term, u64, Node, StateFiles>,
+    ) -> Result<SnapshotResponse<TypeConfig>, Status> {
+        let peer = format!("{to:x}");
+        let (network, labels) = (&METRICS.network, [peer.as_str()]);
+        let began = Instant::now();
+        network.snapshot_send_inflight.with_label_values(&labels).inc();
+        let sent = self.transfer(peers, to, vote).await;
+        network.snapshot_send_inflight.with_label_values(&labels).dec();
+        match &sent {
+            Ok(bytes) => {
+                network.snapshot_send_success.with_label_values(&labels).inc();
+                let seconds = began.elapsed().as_secs_f64();
+                network.snapshot_send_seconds.with_label_values(&labels).observe(seconds);
+                tracing::info!(peer, bytes = bytes.0, seconds, "sent database snapshot");
+            }
+            Err(status) => {
+                network.snapshot_send_failures.with_label_values(&labels).inc();
+                tracing::warn!(peer, error = status.message(), "failed to send database snapshot");
+            }
+        }
+        sent.map(|(_, response)| response)
+    }
+
+    async fn transfer(
+        self: &Arc<Self>,
+        peers: &Peers,
+        to: u64,
+        vote: Vote,
+    ) -> Result<(u64, SnapshotResponse<TypeConfig>), Status> {
+        let kept = self.checkpoint(to).await?;
+        let link = peers.link(to)?;
+        let mut client = peers.client(&link, Way::State)?;
+        let progress = client.offer_state(link.request(kept.manifest.clone())).await?.into_inner();
+        let total: u64 = kept.manifest.files.iter().map(|file| file.size).sum();
+        tracing::info!(
+            peer = format!("{to:x}"),
+            files = kept.manifest.files.len(),
+            files_there = progress.files,
+            bytes = total,
+            applied_index = kept.checkpoint.applied.index,
+            "sending database snapshot"
+        );
+        let chunks = chunks(Arc::clone(&kept), progress);
+        client.send_state(link.request(chunks)).await?;
+        let membership = kept.checkpoint.membership.clone();
+        let id = |id: state::LogId| pb::LogId { term: id.term, index: id.index };
+        let install = pb::InstallRequest {
+            vote: Some(wire::vote(&vote)),
+            name: kept.manifest.name.clone(),
+            last: Some(id(kept.checkpoint.applied)),
+            membership_at: membership.as_ref().map(|(at, _)| id(*at)),
+            membership: membership.map(|(_, opaque)| opaque).unwrap_or_default(),
+        };
+        let response = client.install_state(link.request(install)).await?.into_inner();
+        self.kept.lock().remove(&to);
+        Ok((total, SnapshotResponse { vote: wire::to_vote(response.vote)? }))
+    }
+
+    async fn checkpoint(self: &Arc<Self>, to: u64) -> Result<Arc<Kept>, Status> {
+        if let Some(kept) = self.kept.lock().get(&to)
+            && kept.made.elapsed() < AGE_MAX
+        {
+            return Ok(Arc::clone(kept));
+        }
+        let this = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || this.make()).await;
+        let made = made.map_err(|error| Status::internal(error.to_string()))?;
+        let made = Arc::new(made.map_err(|error| Status::internal(format!("checkpoint: {error:#}")))?);
+        self.kept.lock().insert(to, Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn make(&self) -> anyhow::Result<Kept> {
+        let name = format!("{:016x}", rand::random::<u64>());
+        let dir = self.dir.join(&name);
+        let checkpoint = (self.checkpointer)(&dir)?;
+        let mut files = Vec::new();
+        for file in fs::read_dir(&dir)? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            files.push(pb::StateFile { name, size: file.metadata()?.len() });
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let manifest = pb::StateManifest { name, files };
+        Ok(Kept { dir, made: Instant::now(), checkpoint, manifest })
+    }
+}
+
+/// Where a transfer stands.
+struct Cursor {
+    kept: Arc<Kept>,
+    file: usize,
+    offset: u64,
+    open: Option<fs::File>,
+    began: Instant,
+    sent: f64,
+}
+
+/// The bytes that are missing, not faster than [`RATE`]. A file that cannot be read ends them early.
+fn chunks(kept: Arc<Kept>, progress: pb::StateProgress) -> impl Stream<Item = pb::StateChunk> {
+    let file = usize::try_from(progress.files).unwrap_or(usize::MAX);
+    let cursor = Cursor { kept, file, offset: progress.bytes, open: None, began: Instant::now(), sent: 0.0 };
+    futures::stream::unfold(cursor, |cursor| async move {
+        let ahead = Duration::from_secs_f64(cursor.sent / RATE).saturating_sub(cursor.began.elapsed());
+        if !ahead.is_zero() {
+            tokio::time::sleep(ahead).await;
+        }
+        match tokio::task::spawn_blocking(move || cursor.next()).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot read a checkpoint");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "reading a checkpoint failed");
+                None
+            }
+        }
+    })
+}
+
+impl Cursor {
+    fn next(mut self) -> std::io::Result<Option<(pb::StateChunk, Self)>> {
+        let Some(entry) = self.kept.manifest.files.get(self.file) else { return Ok(None) };
+        let len = (entry.size - self.offset).min(CHUNK as u64) as usize;
+        let file = match self.open.take() {
+            Some(file) => file,
+            None => {
+                let mut file = fs::File::open(self.kept.dir.join(&entry.name))?;
+                file.seek(std::io::SeekFrom::Start(self.offset))?;
+                file
+            }
+        };
+        let file = self.open.insert(file);
+        let mut data = vec![0; len];
+        file.read_exact(&mut data)?;
+        let chunk = pb::StateChunk {
+            name: self.kept.manifest.name.clone(),
+            file: self.file as u64,
+            offset: self.offset,
+            crc: crc32c::crc32c(&data),
+            data: Bytes::from(data),
+        };
+        self.sent += len as f64;
+        self.offset += len as u64;
+        if self.offset == entry.size {
+            self.file += 1;
+            self.offset = 0;
+            self.open = None;
+        }
+        Ok(Some((chunk, self)))
+    }
+}
