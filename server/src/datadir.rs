@@ -82,7 +82,8 @@ impl DataDir {
             );
         }
         let founding = read_founding(&member)?;
-        if founding.is_none() && holds_files(&member.join("snap").join("db"))? {
+        let snap = member.join("snap");
+        if founding.is_none() && (holds_files(&snap.join("db"))? || snap.join("db.current").exists()) {
             bail!(
                 "{} holds data, but no file {IDENTITY_FILE} that says of which format: it is not a data directory of this server",
                 member.display()

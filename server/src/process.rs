@@ -425,6 +425,8 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
         quota_bytes: flags.quota_backend_bytes,
         lease_checkpoint: config.feature(Gate::LeaseCheckpoint),
         slow_request: flags.warning_unary_request_duration.get(),
+        strict_reconfig: flags.strict_reconfig_check,
+        learners_max: usize::try_from(flags.max_learners).unwrap_or(0),
     };
     Ok(Node::new(raft, reader, hub, lessor, settings))
 }

@@ -18,6 +18,7 @@
 
 mod apply;
 mod codec;
+mod divergence;
 mod forward;
 mod incoming;
 mod log_store;
@@ -56,6 +57,7 @@ use receive_state::ReceiveState;
 use requests::Requests;
 use status::Shared;
 
+pub use divergence::Divergence;
 pub use peers::{CLUSTER_HEADER, FROM_HEADER, MESSAGE_BYTES_MAX, TO_HEADER};
 pub use status::Status;
 
@@ -205,6 +207,16 @@ impl Raft {
     /// Changes to true once a peer says that this member was removed from the cluster.
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.shared.peers.removed()
+    }
+
+    /// Tells once this member is found to have applied something else than its leader.
+    pub fn divergence(&self) -> watch::Receiver<Option<Divergence>> {
+        self.shared.status.fingerprints.divergence()
+    }
+
+    /// Whether the log's disk has not answered for seconds.
+    pub fn disk_hangs(&self) -> bool {
+        self.shared.status.disk_hangs()
     }
 
     /// What this member knows now; costs next to nothing.

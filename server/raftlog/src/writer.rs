@@ -89,6 +89,7 @@ impl Writer {
     }
 
     fn write_all(&mut self, ops: &mut Vec<Op>, waiting: &mut Vec<Done>) -> Result<(), Error> {
+        self.observer.flushing();
         self.changes.clear();
         let hint = self.index.lock().committed;
         let mut bytes = 0;

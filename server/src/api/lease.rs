@@ -12,10 +12,9 @@ use bytes::Bytes;
 use super::body::{Pieces, stream};
 use super::interceptor::{Answer, Call};
 use super::message::{Messages, framed};
-use super::{Method, decode, range, timing};
-use crate::lessor;
+use super::{Method, decode, timing};
 use crate::metrics::METRICS;
-use crate::node::{Encoded, Failure, Node, stop_on};
+use crate::node::{Encoded, Failure, Node, calls};
 use crate::quota::LEASE_COST;
 
 /// Creates a lease.
@@ -52,27 +51,9 @@ pub async fn time_to_live(
     node: Node,
     request: pb::LeaseTimeToLiveRequest,
 ) -> Result<pb::LeaseTimeToLiveResponse, Failure> {
-    lessor::lead(&node).await?;
-    node.catch_up().await?;
-    let header = Some(node.header_now());
-    let Some(time) = node.lessor().time_to_live(request.id) else {
-        return Ok(pb::LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() });
-    };
-    let keys = match request.keys {
-        true => {
-            let reader = node.reader().clone();
-            let keys = range::blocking(move || reader.lease_keys(request.id)).await;
-            keys.unwrap_or_else(|fault| stop_on(fault))
-        }
-        false => Vec::new(),
-    };
-    Ok(pb::LeaseTimeToLiveResponse {
-        header,
-        id: request.id,
-        ttl: time.remaining,
-        granted_ttl: time.granted,
-        keys,
-    })
+    // Filled as late as can be: by then this member has seen what the leader saw, or more, as a rule.
+    let answer = calls::lease_time_to_live(&node, &request).await?;
+    Ok(pb::LeaseTimeToLiveResponse { header: Some(node.header_now()), ..answer })
 }
 
 /// All leases, those that end first first.
@@ -125,7 +106,7 @@ async fn renew(
     let header = Some(node.header_now());
     let ttl = match node.is_leader().then(|| node.lessor().renew_now(request.id)).flatten() {
         Some(ttl) => ttl,
-        None => lessor::renew(node, request.id).await?,
+        None => calls::lease_keep_alive(node, request).await?.ttl,
     };
     if ttl > 0 {
         METRICS.storage.leases_renewed.inc();

@@ -3,11 +3,13 @@
 use proto::command::command::Op;
 use proto::etcdserverpb as pb;
 use state::Response;
+use tokio::time::timeout;
 use tracing::info;
 
 use super::{range, timing};
 use crate::config::help::{CLUSTER_VERSION, ETCD_VERSION};
-use crate::node::{Encoded, Failure, Node, stop_on};
+use crate::error::Unavailable;
+use crate::node::{Encoded, Failure, Node, Reconfiguration, calls, stop_on};
 
 /// Lists, raises or lowers alarms; all of it through the log, so that all members say the same.
 pub async fn alarm(node: Node, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Failure> {
@@ -83,15 +85,36 @@ pub async fn hash(node: Node, _request: pb::HashRequest) -> Result<pb::HashRespo
 
 /// The hash of the key space up to a revision: equal on all members, and to etcd's.
 pub async fn hash_kv(node: Node, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Failure> {
-    let reader = node.reader().clone();
-    let hash = range::blocking(move || reader.hash_kv(request.revision)).await;
-    let hash = hash.unwrap_or_else(|fault| stop_on(fault))?;
-    Ok(pb::HashKvResponse {
-        header: Some(node.header(hash.current)),
-        hash: hash.hash,
-        compact_revision: hash.compact_revision,
-        hash_revision: hash.hash_revision,
-    })
+    calls::hash_kv(&node, request).await
+}
+
+/// Has another voter lead. Only the leader can give that away.
+pub async fn move_leader(
+    node: Node,
+    request: pb::MoveLeaderRequest,
+) -> Result<pb::MoveLeaderResponse, Failure> {
+    let leader = node.status().leader;
+    if leader != node.member_id() {
+        return Err(Unavailable::NotLeader { leader }.into());
+    }
+    let members = node.reader().members();
+    if !members.iter().any(|member| member.id == request.target_id && !member.is_learner) {
+        return Err(Reconfiguration::BadTransferee.into());
+    }
+    if request.target_id != leader {
+        info!(
+            "current-leader-member-id" = format!("{leader:x}"),
+            "transferee-member-id" = format!("{:x}", request.target_id),
+            "leadership transfer starting"
+        );
+        let transferred = node.raft().transfer_leader(request.target_id);
+        match timeout(node.settings().request_timeout(), transferred).await {
+            Ok(transferred) => transferred?,
+            Err(_elapsed) => return Err(Reconfiguration::TransferTimedOut.into()),
+        }
+        info!("leadership transfer finished");
+    }
+    Ok(pb::MoveLeaderResponse { header: None })
 }
 
 #[cfg(test)]

@@ -119,9 +119,10 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::LeaseLeases => call.unary(message, lease::leases).await,
 
         Method::MemberList => call.unary(message, cluster::member_list).await,
-        Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => {
-            call.not_implemented("changing the membership of a running cluster")
-        }
+        Method::MemberAdd => call.unary(message, cluster::member_add).await,
+        Method::MemberRemove => call.unary(message, cluster::member_remove).await,
+        Method::MemberUpdate => call.unary(message, cluster::member_update).await,
+        Method::MemberPromote => call.unary(message, cluster::member_promote).await,
 
         Method::Alarm => call.unary(message, maintenance::alarm).await,
         Method::Status => call.unary_of_learner(message, maintenance::status).await,
@@ -129,7 +130,7 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::Hash => call.unary(message, maintenance::hash).await,
         Method::HashKv => call.unary(message, maintenance::hash_kv).await,
         Method::Snapshot => call.not_implemented("the snapshot stream"),
-        Method::MoveLeader => call.not_implemented("moving the leadership"),
+        Method::MoveLeader => call.unary(message, maintenance::move_leader).await,
         Method::Downgrade => call.not_implemented("downgrading the cluster"),
 
         Method::AuthStatus => call.unary(message, auth::status).await,

@@ -9,7 +9,7 @@ use state::validate::Invalid as Request;
 use tonic::{Code, Status};
 
 use crate::error::Unavailable;
-use crate::node::{Failure, Invalid};
+use crate::node::{Failure, Invalid, Reconfiguration};
 
 /// The largest message gRPC lets a Go server send, and so the largest its clients are prepared for.
 pub const ANSWER_BYTES_MAX: u64 = i32::MAX as u64;
@@ -38,6 +38,11 @@ pub fn code_and_text(failure: &Failure) -> (Code, Cow<'static, str>) {
         ),
         Failure::Invalid(Invalid::Request(request)) => (Code::InvalidArgument, of_request(request).into()),
         Failure::Invalid(invalid) => of_invalid(invalid),
+        Failure::Reconfiguration(why) => plain(of_reconfiguration(*why)),
+        Failure::Relayed { code, text } => (*code, text.clone().into()),
+        Failure::ConnectionLost => {
+            (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost".into())
+        }
     }
 }
 
@@ -69,6 +74,34 @@ fn of_unavailable(unavailable: &Unavailable) -> (Code, &'static str) {
         Unavailable::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
         // ResourceExhausted by intent; etcd's own mapping slips, and clients go by the text.
         Unavailable::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
+    }
+}
+
+fn of_reconfiguration(why: Reconfiguration) -> (Code, &'static str) {
+    match why {
+        Reconfiguration::BadUrls => (Code::InvalidArgument, "etcdserver: given member URLs are invalid"),
+        Reconfiguration::UrlsExist => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+        Reconfiguration::IdExists => (Code::FailedPrecondition, "etcdserver: member ID already exist"),
+        Reconfiguration::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
+        // FailedPrecondition by intent; etcd's own mapping slips, and clients go by the text.
+        Reconfiguration::NotEnoughStarted => {
+            (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
+        }
+        Reconfiguration::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+        Reconfiguration::NotFound => (Code::NotFound, "etcdserver: member not found"),
+        Reconfiguration::NotLearner => {
+            (Code::FailedPrecondition, "etcdserver: can only promote a learner member")
+        }
+        Reconfiguration::LearnerNotReady => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        Reconfiguration::BadTransferee => (Code::FailedPrecondition, "etcdserver: bad leader transferee"),
+        Reconfiguration::TransferTimedOut => {
+            (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
+        }
     }
 }
 

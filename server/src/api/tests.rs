@@ -79,6 +79,8 @@ impl Member {
             quota_bytes: 0,
             lease_checkpoint: false,
             slow_request: Duration::ZERO,
+            strict_reconfig: true,
+            learners_max: 1,
         };
         change(&mut settings);
         let node = Node::new(raft, reader, hub, lessor, settings);
@@ -264,5 +266,77 @@ async fn a_keep_alive_of_an_unknown_lease_is_answered_with_nothing_left() {
     let unknown = pb::LeaseTimeToLiveRequest { id: 6, keys: false };
     let unknown = leases.lease_time_to_live(unknown).await.expect("no error").into_inner();
     assert_eq!((unknown.id, unknown.ttl, unknown.granted_ttl), (6, -1, 0));
+    member.end().await;
+}
+
+/// The texts are those of etcd; the codes too, also where its own mapping slips.
+#[tokio::test]
+async fn changes_of_the_membership_are_refused_as_etcd_refuses_them() {
+    let member = Member::with(|settings| settings.learners_max = 0).await;
+    let mut cluster = ClusterClient::new(member.channel.clone());
+    let add = |urls: &[&str], is_learner| pb::MemberAddRequest {
+        peer_ur_ls: urls.iter().map(|url| (*url).to_owned()).collect(),
+        is_learner,
+    };
+    let bad_urls = (Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+    let exists = (Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+    let learners = (Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
+    for (request, refusal) in [
+        (add(&[], false), bad_urls),
+        (add(&["127.0.0.1:2"], false), bad_urls),
+        (add(&["http://127.0.0.1:2/path"], true), bad_urls),
+        (add(&["http://127.0.0.1:2", "http://127.0.0.1:1"], false), exists),
+        (add(&["http://127.0.0.1:2"], true), learners),
+    ] {
+        let status = cluster.member_add(request.clone()).await.expect_err("refused");
+        assert_eq!(refused(&status), refusal, "{request:?}");
+    }
+
+    let not_found = (Code::NotFound, "etcdserver: member not found");
+    let not_enough = (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members");
+    for (id, refusal) in [(MEMBER, not_enough), (3, not_found)] {
+        let status = cluster.member_remove(pb::MemberRemoveRequest { id }).await.expect_err("refused");
+        assert_eq!(refused(&status), refusal, "{id}");
+    }
+    let update = pb::MemberUpdateRequest { id: 3, peer_ur_ls: vec!["http://127.0.0.1:3".to_owned()] };
+    assert_eq!(refused(&cluster.member_update(update).await.expect_err("refused")), not_found);
+    let no_learner = (Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+    for (id, refusal) in [(MEMBER, no_learner), (3, not_found)] {
+        let status = cluster.member_promote(pb::MemberPromoteRequest { id }).await.expect_err("refused");
+        assert_eq!(refused(&status), refusal, "{id}");
+    }
+
+    let mut maintenance = MaintenanceClient::new(member.channel.clone());
+    let bad = maintenance.move_leader(pb::MoveLeaderRequest { target_id: 3 }).await.expect_err("refused");
+    assert_eq!(refused(&bad), (Code::FailedPrecondition, "etcdserver: bad leader transferee"));
+    let itself = pb::MoveLeaderRequest { target_id: MEMBER };
+    let itself = maintenance.move_leader(itself).await.expect("nothing to do").into_inner();
+    assert_eq!(itself.header, None);
+    member.end().await;
+}
+
+#[tokio::test]
+async fn members_ask_each_other_by_calls() {
+    use bytes::Bytes;
+    use prost::Message;
+    use proto::peer::Method;
+
+    use crate::node::calls;
+
+    let member = Member::start().await;
+    member.put("a", "1").await;
+    let body = Bytes::from(pb::HashKvRequest { revision: 0 }.encode_to_vec());
+    let hash = calls::answer(&member.node, Method::HashKv, body).await.expect("a hash");
+    let hash = pb::HashKvResponse::decode(hash).expect("well formed");
+    assert_eq!((hash.hash_revision, hash.header.expect("a header").revision), (2, 2));
+    let body = Bytes::from(pb::LeaseKeepAliveRequest { id: 6 }.encode_to_vec());
+    let renewed = calls::answer(&member.node, Method::LeaseKeepAlive, body).await.expect("an answer");
+    assert_eq!(pb::LeaseKeepAliveResponse::decode(renewed).expect("well formed").ttl, 0);
+    let body = Bytes::from(pb::MemberRemoveRequest { id: 3 }.encode_to_vec());
+    let status = calls::answer(&member.node, Method::MemberRemove, body).await.expect_err("no such member");
+    assert_eq!(refused(&status), (Code::NotFound, "etcdserver: member not found"));
+    let status =
+        calls::answer(&member.node, Method::MemberAdd, "\u{1}".into()).await.expect_err("no message");
+    assert_eq!(status.code(), Code::Internal);
     member.end().await;
 }

@@ -1,6 +1,7 @@
 //! Why a request is not served.
 
 use state::Refusal;
+use tonic::Code;
 
 use crate::error::Unavailable;
 
@@ -19,6 +20,58 @@ pub enum Failure {
     /// The request itself is wrong.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The membership, or who leads, stays as it is.
+    #[error(transparent)]
+    Reconfiguration(#[from] Reconfiguration),
+    /// The leader said no, in these words.
+    #[error("{text}")]
+    Relayed {
+        /// What kind of no.
+        code: Code,
+        /// What a client is told.
+        text: String,
+    },
+    /// The leader was asked and did not answer; whether it did what it was asked for is not known.
+    #[error("request timed out, possibly due to connection lost")]
+    ConnectionLost,
+}
+
+/// Why the membership, or who leads, is not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reconfiguration {
+    /// No URLs, or one that is none.
+    #[error("given member URLs are invalid")]
+    BadUrls,
+    /// Another member has one of the URLs.
+    #[error("Peer URLs already exists")]
+    UrlsExist,
+    /// Two members with the same URLs were added in the same second.
+    #[error("member ID already exist")]
+    IdExists,
+    /// `--max-learners` are there already.
+    #[error("too many learner members in cluster")]
+    TooManyLearners,
+    /// Too few members would have started to make a quorum.
+    #[error("re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    /// Too few members are reached to make a quorum.
+    #[error("unhealthy cluster")]
+    Unhealthy,
+    /// No such member.
+    #[error("member not found")]
+    NotFound,
+    /// It has a vote already.
+    #[error("can only promote a learner member")]
+    NotLearner,
+    /// It lacks too much of the log.
+    #[error("can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    /// It cannot lead: no such member, or a learner.
+    #[error("bad leader transferee")]
+    BadTransferee,
+    /// Nobody knows yet whether it leads.
+    #[error("request timed out, leader transfer took too long")]
+    TransferTimedOut,
 }
 
 /// What is wrong with a request, found before it is proposed or read.

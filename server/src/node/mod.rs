@@ -8,6 +8,7 @@
 //! A [`Node`] is a handle: cloning it is cheap, and all clones are the same member.
 
 pub mod calls;
+pub mod cluster;
 mod command;
 mod failure;
 mod leadership;
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use command::{Encoded, Field};
-pub use failure::{Failure, Invalid};
+pub use failure::{Failure, Invalid, Reconfiguration};
 pub use leadership::Cut;
 pub use sink::Sink;
 
@@ -65,6 +66,10 @@ pub struct Settings {
     pub lease_checkpoint: bool,
     /// Requests that take longer are logged; zero logs none.
     pub slow_request: Duration,
+    /// Whether changes of the membership are refused that could cost the quorum.
+    pub strict_reconfig: bool,
+    /// The most learners in the cluster.
+    pub learners_max: usize,
 }
 
 impl Settings {
@@ -109,6 +114,8 @@ struct Inner {
     quota: Quota,
     leadership: leadership::Monitor,
     settings: Settings,
+    /// Held by the one change of the membership that is under way.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -116,7 +123,8 @@ impl Node {
     pub fn new(raft: Raft, reader: Reader, hub: Hub, lessor: Lessor, settings: Settings) -> Self {
         let quota = Quota::new(settings.quota_bytes, reader.clone());
         let leadership = leadership::Monitor::new();
-        let shared = Arc::new(Inner { raft, reader, hub, lessor, quota, leadership, settings });
+        let changing = tokio::sync::Mutex::new(());
+        let shared = Arc::new(Inner { raft, reader, hub, lessor, quota, leadership, settings, changing });
         Self { shared, reads: reads::Reads::default() }
     }
 

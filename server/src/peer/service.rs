@@ -54,7 +54,7 @@ impl PeerService {
             );
             return Err(Status::failed_precondition(format!("this is member {:x}", self.node.member_id())));
         }
-        if false {
+        if self.node.reader().removed(from) {
             warn!(
                 local_member_id = format!("{:x}", self.node.member_id()),
                 removed_member_id = format!("{from:x}"),

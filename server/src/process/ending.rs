@@ -96,16 +96,20 @@ fn heir(voters: &[u64], contacts: &[Contact]) -> Option<u64> {
         .map(|contact| contact.id)
 }
 
-/// Returns once this member, having been one, is in the cluster no more, or is told so by another.
+/// Returns once this member, having been one, is in the cluster no more; or once the others say so, of whom
+/// none may have told it in time.
 pub(super) async fn removed(node: &Node) {
+    let mut told = node.raft().removed();
     let mut was_member = false;
-    let told = node.raft().removed();
     let mut looks = tokio::time::interval(LOOK);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            said = told.wait_for(|removed| *removed) => if said.is_ok() { return },
+        }
         let members = node.reader().members();
         let is_member = members.iter().any(|member| member.id == node.member_id());
-        if was_member && !is_member || *told.borrow() {
+        if was_member && !is_member {
             return;
         }
         was_member |= is_member;

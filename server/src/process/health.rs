@@ -47,6 +47,9 @@ impl Health for MemberHealth {
     fn linearizable_read(&self) -> Checked<'_> {
         Box::pin(async {
             let node = self.node.get().ok_or(STARTING)?;
+            if node.raft().disk_hangs() {
+                return Err("the disk of the raft log hangs".to_owned());
+            }
             match node.linearizable_view().await {
                 Ok(_) => Ok(()),
                 Err(failure) => Err(tonic::Status::from(failure).message().to_owned()),

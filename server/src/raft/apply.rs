@@ -155,9 +155,10 @@ fn replay(machine: &mut impl Machine, sink: &mut impl ApplySink, log: &Log) -> a
         "the state ends at entry {next}, but the raft log begins only after entry {begin}: the state directory was \
          replaced or lost"
     );
-    // Nor may a lost log pass for a new one: with it went the vote.
+    // Nor may a lost log pass for a new one: with it went the vote. A member that has just been sent its state has
+    // none but a vote.
     anyhow::ensure!(
-        next == 0 || log.state().last.is_some(),
+        next == 0 || log.state().last.is_some() || log.vote().is_some(),
         "the state ends at entry {next}, but the raft log is empty: it was removed or lost"
     );
     let end = log.committed().map_or(0, |committed| committed.index + 1);
@@ -209,6 +210,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                         }
                         let position = self.position();
                         self.sink.replaced(position.applied);
+                        self.status.fingerprints.replaced();
                         self.status.forwarded.skipped();
                         self.status.set_committed(position.applied.index);
                         self.status.set_applied(position.applied.index);
@@ -247,6 +249,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
             Err(fault) => fatal(&fault),
         };
         let last = self.machine.applied();
+        self.status.fingerprints.applied(&applied.fingerprints);
         self.sink.applied(applied.blocks, applied.lease_changes, last);
         self.status.set_applied(last.index);
         if membership {

@@ -38,8 +38,15 @@ impl Raft {
     /// # Errors
     /// When it is malformed or consensus has ended.
     pub async fn on_heartbeat(&self, request: pb::AppendRequest) -> Result<pb::AppendResponse, Status> {
+        let fingerprint = request.fingerprint;
         let once = futures::stream::once(futures::future::ready(Ok(request)));
         let answer = std::pin::pin!(self.on_append(once)).next().await;
+        if let (Some(theirs), Some(Ok(answer))) = (fingerprint, &answer)
+            && !matches!(answer.outcome, Some(pb::append_response::Outcome::HigherVote(_)))
+        {
+            let fingerprint = state::Fingerprint { since: theirs.since, value: theirs.value };
+            self.shared.status.fingerprints.hear(theirs.index, fingerprint);
+        }
         answer.unwrap_or_else(|| Err(Status::invalid_argument("a malformed heartbeat")))
     }
 

@@ -135,6 +135,16 @@ fn in_progress(error: &ClientWriteError<TypeConfig>) -> bool {
     matches!(error, ClientWriteError::ChangeMembershipError(InProgress(_)))
 }
 
+/// On the leader: the voter that has most of the log, this member apart.
+pub(super) fn heir(core: &Inner, own: u64) -> Option<u64> {
+    let metrics = core.metrics();
+    let metrics = metrics.borrow_watched();
+    let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+    let replication = metrics.replication.as_ref()?;
+    let others = replication.iter().filter(|(id, _)| **id != own && voters.contains(id));
+    others.max_by_key(|(_, matched)| *matched).map(|(id, _)| *id)
+}
+
 /// On the leader: gives their votes to members that are to have one and have caught up.
 pub(super) async fn give_votes(core: Inner) {
     let changes = {

@@ -19,9 +19,10 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use tonic::{Code, Status};
 
-use super::peers::{Link, Peers, Way};
+use super::peers::{Peers, Way};
 use super::send_state::SendState;
 use super::state_machine::StateFiles;
+use super::status::Shared;
 use super::types::{Node, Term, TypeConfig, Vote};
 use super::wire;
 
@@ -34,16 +35,18 @@ const VOTE_TIME_MIN: Duration = Duration::from_millis(500);
 pub(crate) struct Network {
     peers: Peers,
     send_state: Arc<SendState>,
+    status: Arc<Shared>,
 }
 
 impl Network {
-    pub fn new(peers: Peers, send_state: Arc<SendState>) -> Self {
-        Self { peers, send_state }
+    pub fn new(peers: Peers, send_state: Arc<SendState>, status: Arc<Shared>) -> Self {
+        Self { peers, send_state, status }
     }
 
     fn peer(&self, id: u64, node: &Node, heartbeats: bool) -> Peer {
         self.peers.set(id, &node.peer_urls);
-        Peer { id, peers: self.peers.clone(), send_state: Arc::clone(&self.send_state), heartbeats }
+        let (send_state, status) = (Arc::clone(&self.send_state), Arc::clone(&self.status));
+        Peer { id, peers: self.peers.clone(), send_state, status, heartbeats }
     }
 }
 
@@ -64,6 +67,7 @@ pub(crate) struct Peer {
     id: u64,
     peers: Peers,
     send_state: Arc<SendState>,
+    status: Arc<Shared>,
     /// Its appends are single heartbeats, which go over the control connection.
     heartbeats: bool,
 }
@@ -82,8 +86,7 @@ impl Peer {
     ) -> Result<BoxStream<'_, Rpc<StreamAppendResult<TypeConfig>>>, Status> {
         let link = self.peers.link(self.id)?;
         let mut client = self.peers.client(&link, Way::Append)?;
-        let sent = Arc::clone(&link);
-        let requests = input.map(move |request| sent.encode(request));
+        let requests = input.map(wire::append_request);
         let answers = client.append(link.request(requests)).await?.into_inner();
         link.succeeded();
         Ok(Box::pin(answers.map(|answer| {
@@ -97,8 +100,10 @@ impl Peer {
         limit: Duration,
     ) -> Result<Option<StreamAppendResult<TypeConfig>>, Status> {
         let Some(request) = input.next().await else { return Ok(None) };
-        let link = self.peers.link(self.id)?;
-        let request = link.encode(request);
+        let mut request = wire::append_request(request);
+        request.fingerprint = self.status.fingerprints.tell().map(|(index, fingerprint)| {
+            proto::peer::Fingerprint { index, since: fingerprint.since, value: fingerprint.value }
+        });
         let answer = self
             .peers
             .control(self.id, limit, request, |mut client, r| async move { client.heartbeat(r).await });
@@ -113,12 +118,6 @@ fn error(status: Status) -> RPCError<TypeConfig> {
             NetworkError::<TypeConfig>::from_string(status.to_string()).into()
         }
         _ => Unreachable::<TypeConfig>::from_string(status.to_string()).into(),
-    }
-}
-
-impl Link {
-    fn encode(&self, request: AppendEntriesRequest<TypeConfig>) -> proto::peer::AppendRequest {
-        wire::append_request(request)
     }
 }
 

@@ -192,7 +192,13 @@ pub(crate) async fn propose_all(requests: Arc<Requests>, way: Way) {
             let own = proposals.extract_if(.., |proposal| proposal.taken_for.is_none());
             forward_all(&way, leader, term, own);
         }
+        let led = way.status.leader().0 != 0;
         for Proposal { command: bytes, answer, taken_for } in proposals.drain(..) {
+            if !led {
+                // Whoever waited may have given up.
+                answer.send(Err(ClientWriteError::ForwardToLeader(ForwardToLeader::empty()))).ok();
+                continue;
+            }
             // An error drops the answer: whoever waits learns that the member stops.
             let sent = match taken_for {
                 None => way.raft.client_write_ff(Command { origin: None, bytes }, Some(Answer(answer))).await,
@@ -261,6 +267,7 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
         let result = match elsewhere {
             Some((leader, _)) if waiting.iter().any(|read| !read.taken) => ask_leader(&way, leader).await,
             Some((leader, _)) => Err(Unavailable::NotLeader { leader }),
+            None if way.status.leader().0 == 0 => Err(Unavailable::NoLeader),
             None => match way.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
                 Ok(linearizer) => Ok(state_log_id(linearizer.read_log_id().log_id()).index),
                 Err(error) => Err(not_read(error)),

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Config, Instant, SnapshotPolicy};
+use openraft::{Config, Instant as _, SnapshotPolicy};
 use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 
@@ -50,7 +50,7 @@ pub(crate) fn start(
     let disk = Arc::new(RealDisk::open(&config.wal_dir)?);
     let options =
         raftlog::Options { owner: config.member_id, fsync: config.fsync, ..raftlog::Options::default() };
-    let log = Log::open(disk, options, Arc::new(Meter))?;
+    let log = Log::open(disk, options, Arc::new(Meter(status.clone())))?;
     let send_state = SendState::new(machine.checkpointer(), config.receive_dir.with_file_name("send"))?;
     let (stop, stopped) = oneshot::channel();
     let (ready, started) = std::sync::mpsc::channel();
@@ -107,11 +107,16 @@ fn report(ready: &std::sync::mpsc::Sender<Up>, result: Up) {
     ready.send(result).expect("start waits for the first report");
 }
 
-/// Counts what the log's flush thread does.
-struct Meter;
+/// Watches what the log's flush thread does.
+struct Meter(Arc<Shared>);
 
 impl Observer for Meter {
+    fn flushing(&self) {
+        self.0.set_flushing(true);
+    }
+
     fn flushed(&self, bytes: usize, sync: Duration) {
+        self.0.set_flushing(false);
         let storage = &METRICS.storage;
         storage.wal_write_bytes.add(bytes as i64);
         storage.wal_fsync_seconds.observe(sync.as_secs_f64());
@@ -132,7 +137,7 @@ impl Member {
         let config = &self.config;
         let store = LogStore::new(self.log.clone(), self.status.clone());
         let machine = StateMachine::new(config.member_id, applier, config.snapshot_count.saturating_mul(5));
-        let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state));
+        let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state), self.status.clone());
         let raft = Inner::new(config.member_id, Arc::new(settings(config)?), network, store, machine).await?;
         if !config.initial_members.is_empty() && !raft.is_initialized().await? {
             let nodes = config.initial_members.iter();
@@ -190,6 +195,7 @@ impl Member {
     async fn look_after(&self, raft: &Inner) -> String {
         let (mut roles, metrics) = (raft.server_metrics(), raft.metrics());
         let mut pulse = tokio::time::interval(PULSE_MAX.min(self.election_time() / 4));
+        let mut stepping_down = None;
         let mut giving_votes: Option<tokio::task::JoinHandle<()>> = None;
         loop {
             let leads = {
@@ -202,6 +208,7 @@ impl Member {
             if let Err(error) = &metrics.borrow_watched().running_state {
                 return format!("raft: {error}");
             }
+            self.look_after_disk(raft, &mut stepping_down).await;
             if leads && giving_votes.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 giving_votes = Some(tokio::spawn(membership::give_votes(raft.clone())));
             }
@@ -214,12 +221,42 @@ impl Member {
         }
     }
 
+    /// A leader whose disk hangs has another one lead, and says so; it asks again until one does.
+    async fn look_after_disk(&self, raft: &Inner, asked: &mut Option<Instant>) {
+        if !self.status.disk_hangs() {
+            if asked.take().is_some() {
+                tracing::info!("the disk of the raft log answers again");
+            }
+            return;
+        }
+        if asked.is_some_and(|at| at.elapsed() < self.election_time()) {
+            return;
+        }
+        let again = asked.replace(Instant::now()).is_some();
+        let heir = membership::heir(raft, self.config.member_id);
+        if !again {
+            tracing::error!(
+                wal_dir = %self.config.wal_dir.display(),
+                heir = heir.map(|id| format!("{id:x}")),
+                "the disk of the raft log hangs: this member leads and serves no more until it answers"
+            );
+        }
+        if let Some(heir) = heir
+            && let Err(error) = raft.trigger().transfer_leader(heir).await
+        {
+            tracing::debug!(%error, "the leadership is not handed over");
+        }
+    }
+
     fn election_time(&self) -> Duration {
         Duration::from_millis(self.config.election_ms.max(10))
     }
 
     /// A leader that has heard of no quorum, or was not heard of, for too long leads no more, whatever the votes say.
     fn can_lead(&self, leader: u64, raft: &Inner) -> bool {
+        if self.status.disk_hangs() {
+            return false;
+        }
         if leader != self.config.member_id {
             return self.status.heard_within(2 * self.election_time());
         }

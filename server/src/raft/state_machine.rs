@@ -124,7 +124,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             last_log_id: log_id(position.applied),
             last_membership: stored(position.membership)?,
         };
-        *self.machine.current.lock() = Some(meta.clone());
+        let mut current = self.machine.current.lock();
+        // A state that was installed meanwhile is newer.
+        if current.as_ref().is_none_or(|known| known.last_log_id < meta.last_log_id) {
+            *current = Some(meta.clone());
+        }
         Ok(Snapshot { meta, snapshot: StateFiles::Own })
     }
 }

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use super::divergence::Fingerprints;
 use super::forward::Forwarded;
 use crate::error::Unavailable;
 
 /// The term of the entries that found a cluster: etcd counts elections from the next one, openraft from 1.
 const FOUNDING_TERM: u64 = 1;
+
+/// A disk that takes longer for one write hangs.
+const HANG: Duration = Duration::from_secs(2);
 
 /// A look at the Raft group from this member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,8 +44,11 @@ pub(crate) struct Shared {
     /// How many wait in `waiters`: looked at after every batch, so that it does not take the lock for nothing.
     waiting: AtomicUsize,
     waiters: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+    /// Since when the log's disk is at work on one group commit.
+    flushing: Mutex<Option<Instant>>,
     /// When the leader was last heard of.
     heard: Mutex<Option<Instant>>,
+    pub fingerprints: Fingerprints,
     /// Proposals of this member that another one leads to the log.
     pub forwarded: Forwarded,
 }
@@ -58,7 +65,9 @@ impl Shared {
             changes: watch::Sender::new(Status { member_id, ..Status::default() }),
             waiting: AtomicUsize::new(0),
             waiters: Mutex::new(Vec::new()),
+            flushing: Mutex::new(None),
             heard: Mutex::new(None),
+            fingerprints: Fingerprints::default(),
             forwarded: Forwarded::default(),
         }
     }
@@ -98,6 +107,16 @@ impl Shared {
             *last = status;
             differs
         });
+    }
+
+    /// The log's disk begins or ends a group commit.
+    pub fn set_flushing(&self, flushing: bool) {
+        *self.flushing.lock() = flushing.then(Instant::now);
+    }
+
+    /// Whether the log's disk has not answered for too long.
+    pub fn disk_hangs(&self) -> bool {
+        self.flushing.lock().is_some_and(|since| since.elapsed() > HANG)
     }
 
     /// The leader has just been heard of.

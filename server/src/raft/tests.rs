@@ -111,7 +111,7 @@ impl Machine for Memory {
             }
             let io = |source| Fault::Io { path: dir.to_owned(), source };
             std::fs::create_dir(dir).and_then(|()| std::fs::write(dir.join("content"), file)).map_err(io)?;
-            Ok(Checkpoint { applied, membership })
+            Ok(Checkpoint { applied, membership, fingerprint: state::Fingerprint::default() })
         })
     }
 

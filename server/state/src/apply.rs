@@ -4,7 +4,8 @@
 //!   entry ─► alarms let it pass? ─► put, delete, txn, lease … ─► reply
 //!                                       │ stages rows
 //!               every so many entries:  ▼
-//!                             Mvcc::commit ─► one batch with the id of the last entry in it
+//!                             Mvcc::commit ─► one batch with the id of the last entry in it,
+//!                                           and the fingerprint of all of them
 //! ```
 //!
 //! Invariants
@@ -18,17 +19,21 @@ use proto::command::{Command, command::Op};
 use proto::etcdserverpb as pb;
 
 use crate::error::Stop;
+use crate::fingerprint::Digest;
 use crate::home::Home;
 use crate::lease::{self, LeaseChange};
 use crate::mvcc::Mvcc;
 use crate::reader::{self, Reader, Source};
 use crate::storage::Storage;
-use crate::{Block, Entry, EntryBody, Fault, LogId, Options, Refusal, Reply, Response, alarm, members, txn};
+use crate::{Block, Entry, EntryBody, Fault, Fingerprint, LogId, Options, Refusal, Reply, Response};
+use crate::{alarm, members, txn};
 
 /// A batch is written at the latest after this many entries …
 const ENTRIES_MAX: usize = 2048;
 /// … or this many bytes of commands.
 const BYTES_MAX: usize = 4 << 20;
+/// How many entries lie between those that every member tells its fingerprint of.
+pub const FINGERPRINT_INTERVAL: u64 = 1024;
 
 /// The state machine's one writer.
 pub struct State {
@@ -41,6 +46,8 @@ pub struct State {
     members: members::Table,
     /// The last entry applied; the last one committed may lag behind within a call.
     applied: LogId,
+    /// The hash of everything up to that entry.
+    fingerprint: Fingerprint,
 }
 
 /// What a call of [`State::apply`] did.
@@ -52,6 +59,9 @@ pub struct Applied {
     pub blocks: Vec<Block>,
     /// The changes of leases, in order.
     pub lease_changes: Vec<LeaseChange>,
+    /// The fingerprint as of some entries, ascending by index: the last one, and all whose index is a multiple of
+    /// [`FINGERPRINT_INTERVAL`], so that members that group entries differently have some in common.
+    pub fingerprints: Vec<(u64, Fingerprint)>,
 }
 
 impl State {
@@ -73,7 +83,7 @@ impl State {
         let leases = lease::Table::load(&storage)?;
         let alarms = alarm::Table::load(&storage)?;
         let members = members::Table::load(&storage)?;
-        let applied = mvcc.applied();
+        let (applied, fingerprint) = (mvcc.applied(), mvcc.fingerprint());
         let reader = Reader::new(Source {
             storage: storage.clone(),
             views,
@@ -81,7 +91,7 @@ impl State {
             alarms: alarms.published(),
             cluster: members.published(),
         });
-        Ok(Self { home, reader, storage, mvcc, leases, alarms, members, applied })
+        Ok(Self { home, reader, storage, mvcc, leases, alarms, members, applied, fingerprint })
     }
 
     /// Applies entries, which must come in log order. When it returns, readers see all of them.
@@ -98,21 +108,31 @@ impl State {
             }
             staged += 1;
             bytes += if let EntryBody::Command(command) = &body { command.len() } else { 0 };
+            let digest = Digest::of(log_id, &body);
             let result = match self.entry(log_id, body, &mut done.lease_changes) {
                 Ok(response) => Ok(response),
                 Err(Stop::Refused(refusal)) => Err(refusal),
                 Err(Stop::Failed(fault)) => return Err(fault),
             };
             done.blocks.extend(self.mvcc.seal());
-            done.replies.push(Reply { revision: self.mvcc.revision(), result });
+            let reply = Reply { revision: self.mvcc.revision(), result };
             self.applied = log_id;
+            self.fingerprint = self.fingerprint.with(digest, &reply);
+            if log_id.index.is_multiple_of(FINGERPRINT_INTERVAL) {
+                done.fingerprints.push((log_id.index, self.fingerprint));
+            }
+            done.replies.push(reply);
             if staged >= ENTRIES_MAX || bytes >= BYTES_MAX {
-                self.mvcc.commit(self.applied)?;
+                self.mvcc.commit(self.applied, self.fingerprint)?;
                 (staged, bytes) = (0, 0);
             }
         }
         if staged > 0 {
-            self.mvcc.commit(self.applied)?;
+            self.mvcc.commit(self.applied, self.fingerprint)?;
+        }
+        // Also when nothing was new: where this member stands is worth telling.
+        if done.fingerprints.last().is_none_or(|(index, _)| *index != self.applied.index) {
+            done.fingerprints.push((self.applied.index, self.fingerprint));
         }
         Ok(done)
     }
@@ -120,6 +140,11 @@ impl State {
     /// The last entry applied.
     pub fn applied(&self) -> LogId {
         self.applied
+    }
+
+    /// The hash of everything applied, for comparing with other members that have applied as much.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// The last membership entry applied: where it stands in the log, and the consensus library's own form.
@@ -206,7 +231,7 @@ impl State {
             return Err(Refusal::LeaseNotFound.into());
         }
         // Keys that commands before this one attached or detached may still be staged.
-        self.mvcc.commit(self.applied)?;
+        self.mvcc.commit(self.applied, self.fingerprint)?;
         for key in lease::attached(&self.storage, id)? {
             txn::delete(&mut self.mvcc, key)?;
         }

@@ -8,13 +8,15 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::storage::Storage;
-use crate::{Fault, LogId, members, mvcc};
+use crate::{Fault, Fingerprint, LogId, members, mvcc};
 
 /// What the files of a state hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The last entry applied.
     pub applied: LogId,
+    /// The hash of everything applied up to that entry.
+    pub fingerprint: Fingerprint,
     /// The last membership entry among them: where it stands in the log, and the consensus library's own form.
     pub membership: Option<(LogId, Bytes)>,
 }
@@ -33,6 +35,7 @@ impl Checkpoint {
     /// When they are not the files of a state, or damaged.
     pub fn read(dir: &Path) -> Result<Self, Fault> {
         let storage = Storage::open_read_only(dir)?;
-        Ok(Self { applied: mvcc::applied(&storage)?, membership: members::membership(&storage)? })
+        let (applied, fingerprint) = mvcc::applied(&storage)?;
+        Ok(Self { applied, fingerprint, membership: members::membership(&storage)? })
     }
 }

@@ -211,8 +211,7 @@ pub(crate) fn all(
         hasher.row(id.as_bytes(), member_json(member).as_bytes());
     }
     hasher.bucket("members_removed");
-    let mut removed =
-        members::removed(storage).map(|id| id.map(|id| format!("{id:x}"))).collect::<Result<Vec<_>, _>>()?;
+    let mut removed: Vec<_> = cluster.removed.iter().map(|id| format!("{id:x}")).collect();
     removed.sort_unstable();
     for id in removed {
         hasher.row(id.as_bytes(), b"removed");

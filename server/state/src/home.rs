@@ -44,18 +44,21 @@ impl Home {
             Err(source) => return Err(Fault::Io { path: pointer, source }),
         };
         let Some(name) = named else {
+            let storage = Storage::open(&self.options.dir, true, &self.memory)?;
             self.clean(None)?;
-            return Storage::open(&self.options.dir, true, &self.memory);
+            return Ok(storage);
         };
         let number = name.trim_end().strip_prefix(&self.name()).and_then(number);
-        let Some(number) = number else {
+        let Some(number) = number.filter(|number| self.numbered(*number).is_dir()) else {
             return Err(Fault::Format {
                 path: pointer,
-                detail: format!("it names {name:?}, which is no directory of the state"),
+                detail: format!("it names {:?}, but there is no such directory of a state", name.trim_end()),
             });
         };
+        let storage = Storage::open(&self.numbered(number), false, &self.memory)?;
+        // Only now: should this one not open, the others may be all there is.
         self.clean(Some(number))?;
-        Storage::open(&self.numbered(number), false, &self.memory)
+        Ok(storage)
     }
 
     /// Moves the files of a state in beside the one that counts. They are gone from `files` then.

@@ -3,8 +3,12 @@
 //! Who is in it, where its peers reach it and whether it votes comes with the
 //! membership entries of the log; name and client addresses a member publishes
 //! itself once it has started.
+//!
+//! Invariant: an id that was removed stays removed, also if a membership entry
+//! names it again. Its member may still run, with what it knew of the cluster
+//! before; nobody must take the one for the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,10 +36,11 @@ pub(crate) struct Table {
     published: Published,
 }
 
-/// The members by id, and the cluster version, as readers see them.
+/// The members by id, the ids that were removed, and the cluster version, as readers see them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
     pub(crate) members: BTreeMap<u64, pb::Member>,
+    pub(crate) removed: BTreeSet<u64>,
     pub(crate) version: Option<String>,
 }
 
@@ -52,9 +57,10 @@ impl Table {
         let version = storage.get(Column::Meta, CLUSTER_VERSION)?;
         let version = version.map(|text| String::from_utf8(text.into())).transpose();
         let version = version.map_err(|e| corrupt("cluster version", e))?;
+        let removed = removed(storage)?;
         let membership = membership(storage)?;
-        let table =
-            Self { cluster: Cluster { members, version }, membership, published: Published::default() };
+        let cluster = Cluster { members, removed, version };
+        let table = Self { cluster, membership, published: Published::default() };
         table.publish();
         Ok(table)
     }
@@ -73,9 +79,6 @@ impl Table {
         let mut before = std::mem::take(&mut self.cluster.members);
         for node in nodes {
             let known = before.remove(&node.id);
-            if known.is_none() {
-                batch.delete(Column::Meta, &row_key(REMOVED, node.id));
-            }
             let (name, client_ur_ls) = known.map(|m| (m.name, m.client_ur_ls)).unwrap_or_default();
             let member = pb::Member {
                 id: node.id,
@@ -87,9 +90,10 @@ impl Table {
             put_member(batch, &member);
             self.cluster.members.insert(member.id, member);
         }
-        for id in before.keys() {
-            batch.delete(Column::Meta, &row_key(MEMBER, *id));
-            batch.put(Column::Meta, &row_key(REMOVED, *id), &[]);
+        for id in before.into_keys() {
+            batch.delete(Column::Meta, &row_key(MEMBER, id));
+            batch.put(Column::Meta, &row_key(REMOVED, id), &[]);
+            self.cluster.removed.insert(id);
         }
         batch.put(Column::Meta, MEMBERSHIP, &encode_membership(log_id, &opaque));
         self.membership = Some((log_id, opaque));
@@ -122,13 +126,13 @@ pub(crate) fn membership(storage: &Storage) -> Result<Option<(LogId, Bytes)>, Fa
     storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()
 }
 
-/// The ids that were removed from the cluster.
-pub(crate) fn removed(storage: &Storage) -> impl Iterator<Item = Result<u64, Fault>> {
-    storage.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
+fn removed(storage: &Storage) -> Result<BTreeSet<u64>, Fault> {
+    let rows = storage.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
         let (key, _) = row?;
         let id = key[REMOVED.len()..].try_into().map_err(|e| corrupt("removed member", e))?;
         Ok(u64::from_be_bytes(id))
-    })
+    });
+    rows.collect()
 }
 
 fn put_member(batch: &mut Batch, member: &pb::Member) {
@@ -154,4 +158,37 @@ fn decode_membership(row: Bytes) -> Result<(LogId, Bytes), Fault> {
 
 fn corrupt(what: &'static str, detail: impl ToString) -> Fault {
     Fault::Corrupt { what, detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Entry, EntryBody, Options, State};
+
+    /// A member that was removed came back with a membership entry, and passed for one that had never gone.
+    #[test]
+    fn a_removed_id_stays_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = Options::new(dir.path().join("db"));
+        let (mut state, reader) = State::open(options.clone()).expect("open");
+        let node = |id| Node { id, name: String::new(), peer_urls: vec![], learner: false };
+        let mut index = 0;
+        let mut set = |ids: &[u64]| {
+            index += 1;
+            let nodes = ids.iter().map(|id| node(*id)).collect();
+            let body = EntryBody::Membership { opaque: Bytes::new(), nodes };
+            state.apply(vec![Entry { log_id: LogId { term: 1, index }, body }]).expect("apply");
+            let members: Vec<_> = reader.members().iter().map(|member| member.id).collect();
+            assert_eq!(members, ids);
+            [1, 2, 3].map(|id| reader.removed(id))
+        };
+        assert_eq!(set(&[1, 2]), [false, false, false]);
+        assert_eq!(set(&[1, 3]), [false, true, false]);
+        assert_eq!(set(&[1, 2, 3]), [false, true, false]);
+        assert_eq!(set(&[1]), [false, true, true]);
+        state.flush().expect("written");
+        drop((state, reader));
+        let (_state, reader) = State::open(options).expect("open");
+        assert_eq!([1, 2, 3].map(|id| reader.removed(id)), [false, true, true]);
+    }
 }

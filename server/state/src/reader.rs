@@ -91,6 +91,11 @@ impl Reader {
         self.source.load().cluster.load().members.values().cloned().collect()
     }
 
+    /// Whether a member of this id was removed from the cluster: it is none any more, and no other gets its id.
+    pub fn removed(&self, id: u64) -> bool {
+        self.source.load().cluster.load().removed.contains(&id)
+    }
+
     /// The version all members speak, once it has been agreed on.
     pub fn cluster_version(&self) -> Option<String> {
         self.source.load().cluster.load().version.clone()

@@ -2,47 +2,13 @@
 
 mod support;
 
-use std::time::Duration;
-
 use rand::RngExt;
-use state::{EntryBody, KeyRange, Query};
+use state::apply::FINGERPRINT_INTERVAL;
+use state::{Entry, EntryBody, LogId, Options, State};
+use support::digest::Digest;
 use support::generate::Generator;
 use support::with_seeds;
 use support::world::{End, World};
-
-/// All that members must agree on once they have applied the same log.
-#[derive(Debug, PartialEq)]
-struct Fingerprint {
-    hash: u32,
-    hash_kv: Vec<u32>,
-    keys: Vec<Vec<bytes::Bytes>>,
-    leases: Vec<(state::Lease, Vec<bytes::Bytes>)>,
-}
-
-fn fingerprint(world: &World) -> Fingerprint {
-    let reader = world.reader();
-    let view = reader.view();
-    let revisions = view.compacted().max(1)..=view.revision();
-    let hash_kv = revisions
-        .clone()
-        .map(|revision| reader.hash_kv(revision).expect("read").expect("not compacted").hash)
-        .collect();
-    let keys = revisions
-        .map(|revision| {
-            let range = KeyRange::From(vec![0].into());
-            let query = Query { revision, ..Query::all(range) };
-            let mut rows = view.range(&query).expect("read").expect("not compacted");
-            rows.next_chunk(usize::MAX).expect("read").unwrap_or_default()
-        })
-        .collect();
-    let leases = reader.leases();
-    let leases =
-        leases.into_iter().map(|lease| (lease, reader.lease_keys(lease.id).expect("read"))).collect();
-    let compacted = view.compacted();
-    drop(view);
-    assert!(reader.wait_compacted(compacted, Duration::from_secs(60)), "compaction stands still");
-    Fingerprint { hash: reader.hash().expect("read"), hash_kv, keys, leases }
-}
 
 /// Applies a log in groups of at most `group_max`, ending the state now and then.
 fn replay(
@@ -78,13 +44,13 @@ fn same_log_same_state() {
             first.append(vec![body]);
         }
         let log: Vec<_> = first.log.iter().map(|entry| entry.body.clone()).collect();
-        let expected = fingerprint(&first);
+        let expected = Digest::of(&mut first);
         drop(first);
-        let all = replay(&log, 64 << 20, log.len(), &[], &mut generator);
-        assert_eq!(fingerprint(&all), expected);
+        let mut all = replay(&log, 64 << 20, log.len(), &[], &mut generator);
+        assert_eq!(Digest::of(&mut all), expected);
         for ends in [&[End::Crash][..], &[End::Clean, End::Dropped, End::Crash]] {
-            let world = replay(&log, 256 << 10, 30, ends, &mut generator);
-            assert_eq!(fingerprint(&world), expected);
+            let mut world = replay(&log, 256 << 10, 30, ends, &mut generator);
+            assert_eq!(Digest::of(&mut world), expected);
             world.check_all(&mut generator);
         }
     });
@@ -108,4 +74,58 @@ fn entries_apply_once() {
         }
         world.check_all(&mut generator);
     });
+}
+
+/// A member that got one other command differs from there on, although all that follows is the same.
+#[test]
+fn another_command_is_another_fingerprint() {
+    with_seeds(2, |seed| {
+        let mut generator = Generator::new(seed);
+        let bodies: Vec<_> = (0..60).map(|_| generator.entry(1)).collect();
+        let run = |bodies: &[EntryBody]| {
+            let mut world = World::new(8 << 20);
+            bodies.iter().for_each(|body| world.append(vec![body.clone()]));
+            (world.state().fingerprint(), world.fingerprints)
+        };
+        let (last, all) = run(&bodies);
+        for at in [0, generator.rng.random_range(0..bodies.len())] {
+            let mut other = bodies.clone();
+            other[at] = EntryBody::Command(proto_put());
+            let (other_last, other_all) = run(&other);
+            assert!(last.differs(other_last));
+            for (index, fingerprint) in &all {
+                assert_eq!(fingerprint.differs(other_all[index]), *index > at as u64, "entry {index}");
+            }
+        }
+    });
+}
+
+fn proto_put() -> bytes::Bytes {
+    use proto::command::{Command, command::Op};
+    let put = proto::etcdserverpb::PutRequest { key: "other".into(), ..Default::default() };
+    prost::Message::encode_to_vec(&Command { op: Some(Op::Put(put)) }).into()
+}
+
+/// Members that group entries differently tell the fingerprint of some of the same entries.
+#[test]
+fn fingerprints_of_certain_entries_are_told_whatever_the_grouping() {
+    let run = |group: usize| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (mut state, _) = State::open(Options::new(dir.path().join("db"))).expect("open");
+        let entry = |index| Entry { log_id: LogId { term: 1, index }, body: EntryBody::Blank };
+        let entries: Vec<_> = (1..=5000).map(entry).collect();
+        let mut told = Vec::new();
+        for group in entries.chunks(group) {
+            let applied = state.apply(group.to_vec()).expect("apply");
+            assert_eq!(applied.fingerprints.last(), Some(&(state.applied().index, state.fingerprint())));
+            told.extend(applied.fingerprints);
+        }
+        assert!(told.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        told.retain(|(index, _)| index.is_multiple_of(FINGERPRINT_INTERVAL) || *index == 5000);
+        told
+    };
+    let told = run(5000);
+    assert_eq!(told.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1024, 2048, 3072, 4096, 5000]);
+    assert_eq!(run(300), told);
+    assert_eq!(run(1024), told);
 }

@@ -29,12 +29,13 @@ mod index;
 mod page;
 mod query;
 mod rows;
+mod state_row;
 mod table;
 mod view;
 mod writer;
 
 pub use query::{Order, Query, Selection, Sort, Target};
 pub use rows::Rows;
+pub(crate) use state_row::{applied, persisted_applied};
 pub use view::{View, Views};
 pub use writer::{Mvcc, Record};
-pub(crate) use writer::{applied, persisted_applied};

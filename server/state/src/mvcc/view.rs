@@ -18,7 +18,7 @@ use super::table::{PageRef, Table};
 use super::writer::Core;
 use super::{history, rows};
 use crate::storage::{Column, Storage};
-use crate::{Fault, KeyRange, LogId, Refusal, Revision};
+use crate::{Fault, Fingerprint, KeyRange, LogId, Refusal, Revision};
 
 /// What writer, readers and the compaction worker share.
 pub(super) struct Shared {
@@ -39,6 +39,7 @@ pub(super) struct Snapshot {
     pub revision: i64,
     pub compacted: i64,
     pub applied: LogId,
+    pub fingerprint: Fingerprint,
     /// Bytes of the records and keys that are still needed.
     pub in_use: i64,
     /// All views since the last compaction; the compaction waits until those of before are gone.
@@ -99,6 +100,11 @@ impl View {
     /// The last log entry whose changes are in the view.
     pub fn applied(&self) -> LogId {
         self.snapshot.applied
+    }
+
+    /// The hash of everything applied up to that entry.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.snapshot.fingerprint
     }
 
     /// Answers a range. The rows are read as they are asked for; see [`Rows`].

@@ -17,17 +17,14 @@ use super::history;
 use super::index::{Change, Index};
 use super::query::{Query, Selection};
 use super::rows::{Found, Hit, walk};
+use super::state_row::{NEVER_COMPACTED, StateRow};
 use super::table::Table;
 use super::view::{Shared, Snapshot, Views, check_revision, decode_row};
 use crate::revision::KEY_LEN;
 use crate::storage::{Batch, Column, Storage};
-use crate::{Block, Event, Fault, KeyRange, LogId, Options, Refusal, Revision};
+use crate::{Block, Event, Fault, Fingerprint, KeyRange, LogId, Options, Refusal, Revision};
 
-const STATE_ROW: &[u8] = b"state";
 const FINISHED_ROW: &[u8] = b"compaction_finished";
-/// An empty store stands at this revision.
-const FIRST_REVISION: i64 = 1;
-const NEVER_COMPACTED: i64 = -1;
 
 /// The newest live record of a key, as far as the index knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +47,7 @@ pub(super) struct Core {
     pub revision: i64,
     pub compacted: i64,
     pub applied: LogId,
+    pub fingerprint: Fingerprint,
     /// Bytes of records and keys that are still needed.
     pub in_use: i64,
     /// Rows that go with the next batch: pages that split or went after the last one.
@@ -66,7 +64,14 @@ impl Core {
         changes: &[Change<'_>],
     ) -> Result<(), Fault> {
         shared.index.count(&mut batch, &self.table, changes);
-        batch.put(Column::Meta, STATE_ROW, &self.encode());
+        StateRow {
+            revision: self.revision,
+            compacted: self.compacted,
+            applied: self.applied,
+            in_use: self.in_use,
+            fingerprint: self.fingerprint,
+        }
+        .put(&mut batch);
         shared.storage.write(batch)?;
         self.next = shared.storage.batch();
         shared.index.install(&mut self.next, &mut self.table, changes)?;
@@ -75,6 +80,7 @@ impl Core {
             revision: self.revision,
             compacted: self.compacted,
             applied: self.applied,
+            fingerprint: self.fingerprint,
             in_use: self.in_use,
             epoch: self.epoch.clone(),
         }));
@@ -85,44 +91,6 @@ impl Core {
     pub(super) fn take_batch(&mut self, storage: &Storage) -> Batch {
         std::mem::replace(&mut self.next, storage.batch())
     }
-
-    fn encode(&self) -> [u8; 40] {
-        let numbers = [
-            self.revision as u64,
-            self.compacted as u64,
-            self.applied.term,
-            self.applied.index,
-            self.in_use as u64,
-        ];
-        let mut row = [0; 40];
-        for (number, place) in numbers.iter().zip(row.chunks_exact_mut(8)) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
-        row
-    }
-}
-
-fn decode_state(row: &[u8]) -> Result<[u64; 5], Fault> {
-    let row: &[u8; 40] = row
-        .try_into()
-        .map_err(|_| Fault::Corrupt { what: "state row", detail: format!("{} bytes long", row.len()) })?;
-    Ok(std::array::from_fn(|at| {
-        u64::from_be_bytes(row[at * 8..at * 8 + 8].try_into().expect("eight bytes of forty"))
-    }))
-}
-
-/// The last log entry in a database.
-pub(crate) fn applied(storage: &Storage) -> Result<LogId, Fault> {
-    let Some(row) = storage.get(Column::Meta, STATE_ROW)? else { return Ok(LogId::default()) };
-    let [_, _, term, index, _] = decode_state(&row)?;
-    Ok(LogId { term, index })
-}
-
-/// The log id whose changes are on disk: what would be found after a crash now.
-pub(crate) fn persisted_applied(storage: &Storage) -> Result<LogId, Fault> {
-    let Some(row) = storage.get_persisted(Column::Meta, STATE_ROW)? else { return Ok(LogId::default()) };
-    let [_, _, term, index, _] = decode_state(&row)?;
-    Ok(LogId { term, index })
 }
 
 struct Staged {
@@ -146,6 +114,7 @@ pub struct Mvcc {
     revision: i64,
     compacted: i64,
     applied: LogId,
+    fingerprint: Fingerprint,
     /// The changes of the running command.
     events: Vec<Event>,
     staged: Option<Staged>,
@@ -154,12 +123,7 @@ pub struct Mvcc {
 impl Mvcc {
     /// Opens the key space in a database.
     pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(Self, Views), Fault> {
-        let state = match storage.get(Column::Meta, STATE_ROW)? {
-            Some(row) => decode_state(&row)?,
-            None => [FIRST_REVISION as u64, NEVER_COMPACTED as u64, 0, 0, 0],
-        };
-        let [revision, compacted, term, index, in_use] = state;
-        let (revision, compacted, applied) = (revision as i64, compacted as i64, LogId { term, index });
+        let StateRow { revision, compacted, applied, in_use, fingerprint } = StateRow::read(storage)?;
         let finished = storage.get(Column::Meta, FINISHED_ROW)?;
         let finished = finished
             .and_then(|row| row[..].try_into().ok().map(i64::from_be_bytes))
@@ -171,7 +135,8 @@ impl Mvcc {
             revision,
             compacted,
             applied,
-            in_use: in_use as i64,
+            fingerprint,
+            in_use,
             next: storage.batch(),
             epoch: epoch.clone(),
         };
@@ -184,7 +149,8 @@ impl Mvcc {
                 revision,
                 compacted,
                 applied,
-                in_use: in_use as i64,
+                fingerprint,
+                in_use,
                 epoch,
             }),
             core: Arc::new(Mutex::new(core)),
@@ -193,7 +159,16 @@ impl Mvcc {
         });
         let compactor = Compactor::start(shared.clone(), options)?;
         let views = Views { shared: shared.clone() };
-        let mvcc = Self { shared, compactor, revision, compacted, applied, events: Vec::new(), staged: None };
+        let mvcc = Self {
+            shared,
+            compactor,
+            revision,
+            compacted,
+            applied,
+            fingerprint,
+            events: Vec::new(),
+            staged: None,
+        };
         Ok((mvcc, views))
     }
 
@@ -215,6 +190,11 @@ impl Mvcc {
     /// The last log entry committed.
     pub fn applied(&self) -> LogId {
         self.applied
+    }
+
+    /// The fingerprint as of the last log entry committed.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// Rows of other tables that go with what is staged.
@@ -346,10 +326,10 @@ impl Mvcc {
         Ok(())
     }
 
-    /// Writes what is staged in one batch, together with `applied`, and lets readers see it.
-    pub fn commit(&mut self, applied: LogId) -> Result<(), Fault> {
+    /// Writes what is staged in one batch, together with how far the log is applied, and lets readers see it.
+    pub fn commit(&mut self, applied: LogId, fingerprint: Fingerprint) -> Result<(), Fault> {
         let (revision, compacted) = (self.revision, self.compacted);
-        self.applied = applied;
+        (self.applied, self.fingerprint) = (applied, fingerprint);
         self.stage();
         let Staged { mut core, mut batch, entries, rows: _ } = self.staged.take().expect("just staged");
         let mut encoded = Vec::with_capacity(entries.len() * 24);
@@ -376,7 +356,8 @@ impl Mvcc {
             let before = std::mem::replace(&mut core.epoch, Arc::new(()));
             self.compactor.wait_for(before);
         }
-        (core.revision, core.compacted, core.applied) = (revision, compacted, applied);
+        (core.revision, core.compacted) = (revision, compacted);
+        (core.applied, core.fingerprint) = (applied, fingerprint);
         core.commit(&self.shared, batch, &changes)?;
         drop(core);
         if compacts {

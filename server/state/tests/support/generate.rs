@@ -10,7 +10,8 @@ use state::{EntryBody, Node, validate};
 
 /// Some of these exist at any time; the last two sit at the ends of the order of their rows.
 const LEASES: [i64; 6] = [1, 2, 3, -7, i64::MAX, -1];
-const MEMBERS: [u64; 3] = [3, 0x8e9e05c52164694d, 0x2e1259d415f2a040];
+/// Of these some are in each membership.
+pub const MEMBERS: [u64; 3] = [3, 0x8e9e05c52164694d, 0x2e1259d415f2a040];
 
 pub struct Generator {
     pub rng: StdRng,

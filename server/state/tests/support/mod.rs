@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
+pub mod digest;
 pub mod generate;
 pub mod naive;
 pub mod world;

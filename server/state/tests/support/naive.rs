@@ -46,6 +46,7 @@ pub struct Naive {
     pub leases: BTreeMap<i64, Lease>,
     pub alarms: BTreeSet<(i32, u64)>,
     pub members: BTreeMap<u64, pb::Member>,
+    pub removed: BTreeSet<u64>,
     pub membership: Option<(LogId, Bytes)>,
     pub version: Option<String>,
     live: Keys,
@@ -62,6 +63,7 @@ impl Default for Naive {
             leases: BTreeMap::new(),
             alarms: BTreeSet::new(),
             members: BTreeMap::new(),
+            removed: BTreeSet::new(),
             membership: None,
             version: None,
             live: Keys::new(),
@@ -180,6 +182,7 @@ impl Naive {
             member.is_learner = node.learner;
             self.members.insert(node.id, member);
         }
+        self.removed.extend(before.into_keys().filter(|id| !self.members.contains_key(id)));
     }
 
     fn alarm(&mut self, request: &pb::AlarmRequest) -> pb::AlarmResponse {

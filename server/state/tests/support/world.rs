@@ -1,5 +1,6 @@
 //! A state beside its model and its log; it can be closed, crash and come back.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use prost::Message;
 use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
 use rand::RngExt;
-use state::{Entry, EntryBody, LogId, Options, Query, Reader, State, View};
+use state::{Entry, EntryBody, Fingerprint, LogId, Options, Query, Reader, State, View};
 use tempfile::TempDir;
 
-use super::generate::Generator;
+use super::generate::{Generator, MEMBERS};
 use super::naive::{Naive, Outcome};
 
 /// How a state ends before it is opened again.
@@ -35,6 +36,8 @@ pub struct World {
     outcomes: Vec<Outcome>,
     /// The last entry known to be on disk.
     flushed: u64,
+    /// What was told of entries, by index: the same whenever an entry is applied again.
+    pub fingerprints: BTreeMap<u64, Fingerprint>,
 }
 
 fn open(dir: &Path, memory: usize) -> (State, Reader) {
@@ -49,7 +52,8 @@ impl World {
     pub fn new(memory: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let open = Some(open(dir.path(), memory));
-        Self { dir, memory, open, model: Naive::default(), log: vec![], outcomes: vec![], flushed: 0 }
+        let (model, log, outcomes) = (Naive::default(), vec![], vec![]);
+        Self { dir, memory, open, model, log, outcomes, flushed: 0, fingerprints: BTreeMap::new() }
     }
 
     pub fn state(&mut self) -> &mut State {
@@ -58,6 +62,44 @@ impl World {
 
     pub fn reader(&self) -> &Reader {
         &self.open.as_ref().expect("open between two calls").1
+    }
+
+    /// Takes over the state of another world, and all that led to it.
+    pub fn install(&mut self, other: &World) {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let files = files.path().join("files");
+        let checkpoint = other.reader().checkpoint(&files).expect("a checkpoint");
+        assert_eq!(checkpoint.applied, other.reader().view().applied());
+        self.state().install(&files).expect("installed");
+        assert!(!files.exists());
+        assert_eq!(
+            (self.state().applied(), self.state().fingerprint()),
+            (checkpoint.applied, checkpoint.fingerprint)
+        );
+        assert_eq!(self.state().membership(), checkpoint.membership);
+        self.model = other.model.clone();
+        (self.log, self.outcomes) = (other.log.clone(), other.outcomes.clone());
+        (self.flushed, self.fingerprints) = (checkpoint.applied.index, other.fingerprints.clone());
+    }
+
+    /// The same world with the state in another folder.
+    pub fn at(&self, dir: TempDir) -> Self {
+        let open = Some(open(dir.path(), self.memory));
+        Self {
+            open,
+            dir,
+            memory: self.memory,
+            model: self.model.clone(),
+            log: self.log.clone(),
+            outcomes: self.outcomes.clone(),
+            flushed: self.flushed,
+            fingerprints: self.fingerprints.clone(),
+        }
+    }
+
+    /// Where its state lives.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Puts entries at the end of the log and applies them in one call.
@@ -76,6 +118,9 @@ impl World {
     fn apply(&mut self, from: usize, to: usize) {
         let entries = self.log[from..to].to_vec();
         let applied = self.state().apply(entries.clone()).expect("apply");
+        for (index, fingerprint) in applied.fingerprints {
+            assert_eq!(*self.fingerprints.entry(index).or_insert(fingerprint), fingerprint, "entry {index}");
+        }
         let outcomes = &self.outcomes[from..to];
         assert_eq!(applied.replies.len(), entries.len());
         for ((entry, outcome), reply) in entries.iter().zip(outcomes).zip(applied.replies) {
@@ -119,6 +164,7 @@ impl World {
         let applied = self.state().applied();
         assert!(applied.index >= self.flushed, "{applied:?} after {end:?}, but {} was flushed", self.flushed);
         assert_eq!(self.reader().view().applied(), applied);
+        assert_eq!(self.reader().view().fingerprint(), self.state().fingerprint());
         let mut from = applied.index as usize;
         if from > 0 {
             assert_eq!(applied, self.log[from - 1].log_id);
@@ -161,6 +207,9 @@ impl World {
         assert_eq!(alarms.collect::<Vec<_>>(), model.alarms.iter().copied().collect::<Vec<_>>());
         assert_eq!(self.reader().members(), model.members.values().cloned().collect::<Vec<_>>());
         assert_eq!(self.reader().cluster_version(), model.version);
+        for id in MEMBERS {
+            assert_eq!(self.reader().removed(id), model.removed.contains(&id));
+        }
         assert_eq!(self.open.as_ref().expect("open").0.membership(), model.membership);
     }
 
@@ -216,13 +265,15 @@ fn show(entry: &Entry) -> String {
 
 /// What would be found if the process ended now. RocksDB goes on in the background meanwhile:
 /// only a copy during which nothing has changed is one.
-fn crash_image(dir: &Path) -> TempDir {
-    let dir = dir.join("db");
+pub fn crash_image(dir: &Path) -> TempDir {
     for _ in 0..1000 {
         let image = tempfile::tempdir().expect("a temporary directory");
-        let before = listing(&dir);
-        let copied = copy(&before, &image.path().join("db"));
-        if copied.is_ok() && listing(&dir) == before {
+        let before = listing(dir);
+        let same = |after: std::io::Result<Vec<_>>| matches!((&before, after), (Ok(a), Ok(b)) if *a == b);
+        if let Ok(files) = &before
+            && copy(files, dir, image.path()).is_ok()
+            && same(listing(dir))
+        {
             return image;
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -230,17 +281,25 @@ fn crash_image(dir: &Path) -> TempDir {
     panic!("the files in {} never stand still", dir.display());
 }
 
-fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
-    let files = std::fs::read_dir(dir).expect("list").map(|file| file.expect("list"));
-    let mut files: Vec<_> = files.map(|file| (file.path(), file.metadata().map_or(0, |m| m.len()))).collect();
+/// All files below a directory with their sizes.
+fn listing(dir: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.metadata()? {
+            of if of.is_dir() => files.extend(listing(&entry.path())?),
+            of => files.push((entry.path(), of.len())),
+        }
+    }
     files.sort();
-    files
+    Ok(files)
 }
 
-fn copy(files: &[(PathBuf, u64)], to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
+fn copy(files: &[(PathBuf, u64)], from: &Path, to: &Path) -> std::io::Result<()> {
     for (file, _) in files {
-        std::fs::copy(file, to.join(file.file_name().expect("a file in a folder")))?;
+        let copy = to.join(file.strip_prefix(from).expect("it was listed there"));
+        std::fs::create_dir_all(copy.parent().expect("it is in a folder"))?;
+        std::fs::copy(file, copy)?;
     }
     Ok(())
 }
