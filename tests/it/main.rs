@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod basics;
+mod cluster;
 mod crash;
 mod differential;
 mod directory;

@@ -380,98 +380,22 @@ func touch(ctx context.Context, client kubernetes.Interface) error {
 }
 
 func killUnderLoad(t *testing.T, ctx context.Context, world *world, client kubernetes.Interface) {
-	maps := client.CoreV1().ConfigMaps(namespace)
-	loadCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	var load sync.WaitGroup
-	var mutex sync.Mutex
-	made, counted := map[string]bool{}, map[string]int{}
-	var acknowledged atomic.Int64
-	for writer := range 6 {
-		load.Go(func() {
-			counter := fmt.Sprintf("counter-%d", writer)
-			for at := 1; loadCtx.Err() == nil; at++ {
-				short, done := context.WithTimeout(loadCtx, 5*time.Second)
-				fresh := fmt.Sprintf("load-%d-%d", writer, at)
-				_, err := maps.Create(short, object(fresh, at), metav1.CreateOptions{})
-				if err == nil {
-					mutex.Lock()
-					made[fresh] = true
-					mutex.Unlock()
-					acknowledged.Add(1)
-				}
-				current, err := maps.Get(short, counter, metav1.GetOptions{})
-				if apierrors.IsNotFound(err) {
-					current, err = maps.Create(short, object(counter, 0), metav1.CreateOptions{})
-				}
-				if err == nil {
-					current.Data["value"] = strconv.Itoa(at)
-					if _, err = maps.Update(short, current, metav1.UpdateOptions{}); err == nil {
-						mutex.Lock()
-						counted[counter] = at
-						mutex.Unlock()
-						acknowledged.Add(1)
-					}
-				}
-				done()
-				if err != nil {
-					time.Sleep(50 * time.Millisecond)
-				}
-			}
-		})
-	}
+	load := startLoad(ctx, client, 6)
 	for range restarts {
-		before := acknowledged.Load()
-		eventually(t, "the load flows", func() error {
-			if now := acknowledged.Load(); now < before+200 {
-				return fmt.Errorf("%d acknowledged", now-before)
-			}
-			return nil
-		})
+		load.flows(t, 200)
 		world.etcd.kill(t)
 		time.Sleep(time.Second)
 		world.etcd.start(t)
 		eventually(t, "the apiserver is ready again by itself", func() error { return world.ready(ctx) })
 	}
-	before := acknowledged.Load()
-	eventually(t, "the load flows again", func() error {
-		if now := acknowledged.Load(); now < before+100 {
-			return fmt.Errorf("%d acknowledged", now-before)
-		}
-		return nil
-	})
-	stop()
-	load.Wait()
-
-	// Straight from the member, not from the apiserver's cache.
-	there := map[string]string{}
-	options := metav1.ListOptions{Limit: 500}
-	for {
-		page := list(t, ctx, client, options)
-		for _, item := range page.Items {
-			there[item.Name] = item.Data["value"]
-		}
-		if options.Continue = page.Continue; page.Continue == "" {
-			break
-		}
-	}
-	for name := range made {
-		if _, found := there[name]; !found {
-			t.Errorf("%s was acknowledged and is lost", name)
-		}
-	}
-	for counter, at := range counted {
-		value, err := strconv.Atoi(there[counter])
-		if err != nil || value < at {
-			t.Errorf("%s is %q after %d was acknowledged", counter, there[counter], at)
-		}
-	}
+	load.flows(t, 100)
+	there := load.finish(t, ctx)
 	for at := range objects {
 		if _, found := there[name(at)]; !found && at != 2 {
 			t.Errorf("%s is lost", name(at))
 		}
 	}
-	t.Logf("%d writes acknowledged over %d kills, all there", acknowledged.Load(), restarts)
+	t.Logf("%d writes acknowledged over %d kills, all there", load.acknowledged.Load(), restarts)
 }
 
 func name(at int) string { return fmt.Sprintf("object-%04d", at) }

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,11 +27,13 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// world is a member as kubeadm starts it, and an apiserver on it.
+// world is one or more members as kubeadm starts them, and an apiserver on them.
 type world struct {
-	dir             string
-	etcd, apiserver *process
-	config          *rest.Config
+	dir       string
+	etcd      *process // the only member, where there is one
+	members   []*process
+	apiserver *process
+	config    *rest.Config
 }
 
 func start(t *testing.T) *world {
@@ -38,7 +41,7 @@ func start(t *testing.T) *world {
 	pki := newAuthority(t, dir)
 	pki.issue(t, "server")
 	pki.issue(t, "client")
-	etcdClient, etcdPeer, etcdMetrics, secure := freePort(t), freePort(t), freePort(t), freePort(t)
+	etcdClient, etcdPeer, etcdMetrics := freePort(t), freePort(t), freePort(t)
 	url := fmt.Sprintf("https://127.0.0.1:%d", etcdClient)
 	peer := fmt.Sprintf("https://127.0.0.1:%d", etcdPeer)
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -57,9 +60,17 @@ func start(t *testing.T) *world {
 			fmt.Sprintf("--listen-metrics-urls=http://127.0.0.1:%d", etcdMetrics), "--watch-progress-notify-interval=5s",
 		},
 	}
+	world.members = []*process{world.etcd}
 	world.etcd.start(t)
 	t.Cleanup(func() { world.etcd.stop() })
+	world.startAPIServer(t, []string{url}, "--etcd-compaction-interval=20s")
+	return world
+}
 
+// startAPIServer starts an apiserver on members at these URLs and waits until it is ready.
+func (world *world) startAPIServer(t *testing.T, urls []string, flags ...string) {
+	file := func(name string) string { return filepath.Join(world.dir, name) }
+	secure := freePort(t)
 	token := "token-of-the-scenario"
 	write(t, file("tokens.csv"), []byte(token+`,admin,1,"system:masters"`+"\n"))
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -67,16 +78,16 @@ func start(t *testing.T) *world {
 	write(t, file("sa.key"), pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 	world.apiserver = &process{
 		name: "kube-apiserver", log: file("apiserver.log"), program: binary(t, "APISERVER_BIN"),
-		args: []string{
-			"--etcd-servers=" + url, "--etcd-cafile=" + file("ca.crt"), "--etcd-certfile=" + file("client.crt"),
-			"--etcd-keyfile=" + file("client.key"), "--etcd-compaction-interval=20s", "--event-ttl=" + eventTTL.String(),
+		args: append([]string{
+			"--etcd-servers=" + strings.Join(urls, ","), "--etcd-cafile=" + file("ca.crt"), "--etcd-certfile=" + file("client.crt"),
+			"--etcd-keyfile=" + file("client.key"), "--event-ttl=" + eventTTL.String(),
 			// Lists and watches of config maps go to the member itself; everything else goes by way of the cache.
 			"--watch-cache-sizes=configmaps#0",
 			"--service-account-key-file=" + file("sa.key"), "--service-account-signing-key-file=" + file("sa.key"),
 			"--service-account-issuer=https://tests.invalid", "--token-auth-file=" + file("tokens.csv"),
 			"--authorization-mode=RBAC", "--service-cluster-ip-range=10.0.0.0/24", "--cert-dir=" + file("apiserver"),
 			fmt.Sprintf("--secure-port=%d", secure), "--bind-address=127.0.0.1",
-		},
+		}, flags...),
 	}
 	world.apiserver.start(t)
 	t.Cleanup(func() { world.apiserver.stop() })
@@ -98,7 +109,6 @@ func start(t *testing.T) *world {
 		time.Sleep(200 * time.Millisecond)
 	}
 	t.Logf("kube-apiserver is ready after %v", time.Since(began).Round(100*time.Millisecond))
-	return world
 }
 
 func (w *world) ready(ctx context.Context) error {
@@ -113,7 +123,7 @@ func (w *world) ready(ctx context.Context) error {
 }
 
 func (w *world) printLogs(t *testing.T) {
-	for _, process := range []*process{w.etcd, w.apiserver} {
+	for _, process := range append([]*process{w.apiserver}, w.members...) {
 		if process == nil {
 			continue
 		}
@@ -131,6 +141,7 @@ type process struct {
 	name, program, log, readyLine string
 	args                          []string
 	command                       *exec.Cmd
+	pid                           atomic.Int64
 	done                          chan struct{}
 }
 
@@ -152,6 +163,7 @@ func (p *process) start(t *testing.T) {
 		close(p.done)
 	}()
 	must(t, <-started)
+	p.pid.Store(int64(p.command.Process.Pid))
 	if p.readyLine == "" {
 		return
 	}
@@ -178,8 +190,28 @@ func (p *process) ended() bool {
 
 func (p *process) kill(t *testing.T) {
 	t.Helper()
-	must(t, p.command.Process.Signal(syscall.SIGKILL))
+	p.signal(t, syscall.SIGKILL)
 	<-p.done
+}
+
+func (p *process) signal(t *testing.T, signal os.Signal) {
+	t.Helper()
+	must(t, p.command.Process.Signal(signal))
+}
+
+// holds tells whether one of the process's files is this, as /proc names it.
+func (p *process) holds(file string) bool {
+	folder := fmt.Sprintf("/proc/%d/fd", p.pid.Load())
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return false
+	}
+	for _, entry := range entries {
+		if target, err := os.Readlink(filepath.Join(folder, entry.Name())); err == nil && target == file {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *process) stop() {

@@ -8,7 +8,10 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::watch_client::WatchClient;
-use proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse, ResponseHeader};
+use proto::etcdserverpb::{
+    HashKvRequest, HashKvResponse, MemberListRequest, MemberListResponse, PutRequest, RangeRequest,
+    RangeResponse, ResponseHeader, StatusRequest, StatusResponse,
+};
 use proto::health::health_client::HealthClient;
 use proto::mvccpb::KeyValue;
 use tonic::Status;
@@ -41,6 +44,17 @@ pub struct Client {
 impl Client {
     /// Connects, with a client certificate where one is given.
     pub async fn connect(url: &str, tls: Option<&KeyPair>) -> Result<Client> {
+        Ok(Client::on(Client::endpoint(url, tls)?.connect().await?))
+    }
+
+    /// Connects when it is first used, and again after each time the connection was lost.
+    /// What is not answered in half a minute is given up.
+    pub fn lazy(url: &str, tls: Option<&KeyPair>) -> Result<Client> {
+        let endpoint = Client::endpoint(url, tls)?.timeout(Duration::from_secs(30));
+        Ok(Client::on(endpoint.connect_lazy()))
+    }
+
+    fn endpoint(url: &str, tls: Option<&KeyPair>) -> Result<Endpoint> {
         let mut endpoint = Endpoint::from_shared(url.to_owned())?.connect_timeout(Duration::from_secs(10));
         if let Some(tls) = tls {
             let identity = Identity::from_pem(std::fs::read(&tls.cert)?, std::fs::read(&tls.key)?);
@@ -49,7 +63,7 @@ impl Client {
                 ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name("localhost"),
             )?;
         }
-        Ok(Client::on(endpoint.connect().await?))
+        Ok(endpoint)
     }
 
     /// The services on a connection that exists.
@@ -82,6 +96,27 @@ impl Client {
     pub async fn get(&self, key: impl Into<Vec<u8>>) -> Result<Option<KeyValue>, Status> {
         let request = RangeRequest { key: key.into().into(), ..RangeRequest::default() };
         Ok(self.kv.clone().range(request).await?.into_inner().kvs.pop())
+    }
+
+    /// As [`Client::get`], from what this member has, be it old.
+    pub async fn get_serializable(&self, key: impl Into<Vec<u8>>) -> Result<Option<KeyValue>, Status> {
+        let request = RangeRequest { key: key.into().into(), serializable: true, ..RangeRequest::default() };
+        Ok(self.kv.clone().range(request).await?.into_inner().kvs.pop())
+    }
+
+    /// What the member says of itself.
+    pub async fn status(&self) -> Result<StatusResponse, Status> {
+        Ok(self.maintenance.clone().status(StatusRequest {}).await?.into_inner())
+    }
+
+    /// The members, as a quorum or as this member knows them.
+    pub async fn members(&self, linearizable: bool) -> Result<MemberListResponse, Status> {
+        Ok(self.cluster.clone().member_list(MemberListRequest { linearizable }).await?.into_inner())
+    }
+
+    /// The hash of all that happened up to a revision; 0 for the current one.
+    pub async fn hash_kv(&self, revision: i64) -> Result<HashKvResponse, Status> {
+        Ok(self.maintenance.clone().hash_kv(HashKvRequest { revision }).await?.into_inner())
     }
 
     /// Every pair whose key starts with the prefix.

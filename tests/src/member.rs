@@ -4,6 +4,8 @@ use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -32,14 +34,33 @@ pub struct Options {
     pub tls: Option<KeyPair>,
     /// Where the data goes, in place of a directory that goes with the member.
     pub data_dir: Option<PathBuf>,
-    /// The peer port, where two members must agree on it: identities come from peer URLs.
+    /// The advertised peer URL, where it is not the one it listens on: identities come from peer URLs.
     pub peer_url: Option<String>,
+    /// The member's name.
+    pub name: String,
+    /// `--initial-cluster`; the member alone without.
+    pub initial_cluster: Option<String>,
+    /// `--initial-cluster-token`.
+    pub token: String,
+    /// The certificate for both ends of peer connections; plain HTTP without.
+    pub peer_tls: Option<KeyPair>,
 }
 
 impl Options {
     /// A plain member of this program.
     pub fn new(program: Program) -> Options {
-        Options { program, args: Vec::new(), env: Vec::new(), tls: None, data_dir: None, peer_url: None }
+        Options {
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            tls: None,
+            data_dir: None,
+            peer_url: None,
+            name: "m".to_owned(),
+            initial_cluster: None,
+            token: "tests".to_owned(),
+            peer_tls: None,
+        }
     }
 
     /// Adds one flag, such as `--quota-backend-bytes=16777216`.
@@ -59,6 +80,7 @@ pub struct Member {
     peer_port: u16,
     child: Option<Child>,
     starts: u32,
+    process: Arc<AtomicI32>,
 }
 
 impl Member {
@@ -77,7 +99,15 @@ impl Member {
     /// A member with ports and a directory, not yet started.
     pub fn prepare(options: Options) -> Result<Member> {
         let dir = tempfile::Builder::new().prefix("quorate-").tempdir()?;
-        Ok(Member { options, dir, client_port: free_port(), peer_port: free_port(), child: None, starts: 0 })
+        Ok(Member {
+            options,
+            dir,
+            client_port: free_port(),
+            peer_port: free_port(),
+            child: None,
+            starts: 0,
+            process: Arc::default(),
+        })
     }
 
     /// Starts the stopped member on its directory and waits until it serves.
@@ -99,7 +129,9 @@ impl Member {
         command.envs(std::env::vars().filter(|(name, _)| !name.starts_with("ETCD")));
         command.envs(self.options.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.child = Some(command.spawn().context("setpriv (util-linux) starts servers")?);
+        let child = command.spawn().context("setpriv (util-linux) starts servers")?;
+        self.process.store(Pid::from_child(&child).as_raw_nonzero().get(), Ordering::Relaxed);
+        self.child = Some(child);
         Ok(())
     }
 
@@ -167,6 +199,11 @@ impl Member {
         self.child.as_ref().map(Pid::from_child)
     }
 
+    /// The process of the last start, for those who look while the member is started again.
+    pub(crate) fn process(&self) -> Arc<AtomicI32> {
+        Arc::clone(&self.process)
+    }
+
     /// Where clients connect.
     pub fn client_url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme(), self.client_port)
@@ -175,6 +212,59 @@ impl Member {
     /// The port of [`Member::client_url`].
     pub fn client_port(&self) -> u16 {
         self.client_port
+    }
+
+    /// Where the member listens for its peers.
+    pub fn peer_listen_url(&self) -> String {
+        let scheme = if self.options.peer_tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Where its peers find the member.
+    pub fn peer_url(&self) -> String {
+        self.options.peer_url.clone().unwrap_or_else(|| self.peer_listen_url())
+    }
+
+    /// The port of [`Member::peer_listen_url`].
+    pub fn peer_port(&self) -> u16 {
+        self.peer_port
+    }
+
+    /// The member's name.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Whether a process of the member runs, or is paused.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.exited(), Ok(None))
+    }
+
+    /// Stops the process where it is, until [`Member::resume`]; what is sent to it waits.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Whether the process is paused.
+    pub fn is_paused(&self) -> bool {
+        let Some(pid) = self.pid() else { return false };
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    }
+
+    /// Removes the data of the stopped member.
+    pub fn wipe(&mut self) -> Result<()> {
+        assert!(self.child.is_none(), "the member runs");
+        match std::fs::remove_dir_all(self.data_dir()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The member's data directory.
@@ -228,20 +318,23 @@ impl Member {
 
     fn flags(&self) -> Vec<String> {
         let client = self.client_url();
-        let peer_listen = format!("http://127.0.0.1:{}", self.peer_port);
-        let peer = self.options.peer_url.as_ref().unwrap_or(&peer_listen);
+        let (name, peer) = (&self.options.name, self.peer_url());
+        let cluster = self.options.initial_cluster.clone().unwrap_or_else(|| format!("{name}={peer}"));
         let mut flags = vec![
-            "--name=m".to_owned(),
+            format!("--name={name}"),
             format!("--data-dir={}", self.data_dir().display()),
             format!("--listen-client-urls={client}"),
             format!("--advertise-client-urls={client}"),
-            format!("--listen-peer-urls={peer_listen}"),
+            format!("--listen-peer-urls={}", self.peer_listen_url()),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster=m={peer}"),
-            "--initial-cluster-token=tests".to_owned(),
+            format!("--initial-cluster={cluster}"),
+            format!("--initial-cluster-token={}", self.options.token),
         ];
         if let Some(tls) = &self.options.tls {
             flags.extend(tls.server_flags());
+        }
+        if let Some(tls) = &self.options.peer_tls {
+            flags.extend(tls.peer_flags());
         }
         flags.extend(self.options.args.iter().cloned());
         flags

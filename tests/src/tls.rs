@@ -75,4 +75,14 @@ impl KeyPair {
             "--client-cert-auth=true".to_owned(),
         ]
     }
+
+    /// The flags with which a server uses it towards its peers, on both ends of a connection.
+    pub fn peer_flags(&self) -> Vec<String> {
+        vec![
+            format!("--peer-cert-file={}", self.cert.display()),
+            format!("--peer-key-file={}", self.key.display()),
+            format!("--peer-trusted-ca-file={}", self.ca.display()),
+            "--peer-client-cert-auth=true".to_owned(),
+        ]
+    }
 }

@@ -1,0 +1,102 @@
+//! Members that were away for longer than the log goes back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::{Client, Cluster, eventually, http};
+
+use super::shape;
+use super::watcher::Watcher;
+
+/// Our members keep at least 10,000 entries of their log, whatever the flags say.
+const ENTRIES: usize = 12_000;
+const WRITERS: usize = 100;
+
+/// Puts so many keys of `value` bytes and gives their revisions in order.
+async fn fill(clients: &[Client], from: usize, count: usize, value: usize) -> Result<Vec<(i64, String)>> {
+    let each = count / WRITERS;
+    let tasks: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let client = clients[writer % clients.len()].clone();
+            tokio::spawn(async move {
+                let mut written = Vec::with_capacity(each);
+                for number in 0..each {
+                    let key = format!("fill/{:06}", from + writer * each + number);
+                    let header = client.put(key.clone(), vec![b'v'; value]).await?;
+                    written.push((header.revision, key));
+                }
+                Ok::<_, anyhow::Error>(written)
+            })
+        })
+        .collect();
+    let mut written = Vec::with_capacity(count);
+    for task in tasks {
+        written.extend(task.await??);
+    }
+    written.sort_unstable();
+    Ok(written)
+}
+
+/// How many snapshots a member has taken over.
+fn snapshots_received(cluster: &Cluster, at: usize) -> Result<f64> {
+    let (_, _, body) = http(cluster[at].client_port(), "GET", "/metrics")?;
+    let values = body
+        .lines()
+        .filter(|line| line.starts_with("etcd_network_snapshot_receive_success"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    Ok(values.sum())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_long_away_gets_the_state_as_a_snapshot() -> Result<()> {
+    let shape = shape(3).arg("--snapshot-count=500").arg("--snapshot-catchup-entries=200");
+    let mut cluster = Cluster::start(shape).await?;
+    let leader = cluster.leader().await?;
+    let others = cluster.others(&[leader]);
+    let (away, other) = (others[0], others[1]);
+    let lives = [cluster.client(leader), cluster.client(other)];
+    let mut written = fill(&lives, 0, 100, 100).await?;
+    // This one goes on where it was, on the member that comes back.
+    let watcher = Watcher::start(vec![cluster.client(away)], "fill/").await?;
+    eventually("the watcher is up to date", || async {
+        ensure!(watcher.count() == 100);
+        Ok(())
+    })
+    .await?;
+    cluster[away].kill().await?;
+    written.extend(fill(&lives, 1_000_000, ENTRIES, 1000).await?);
+    // Killed while it receives, at several points, it still starts.
+    for wait in [100, 250, 500] {
+        cluster[away].spawn()?;
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        cluster[away].kill().await?;
+    }
+    cluster[away].start_again().await?;
+    let client = cluster.client(away);
+    let count = eventually("a linearizable count", || async { Ok(client.count("fill/").await?) }).await?;
+    ensure!(count as usize == written.len(), "{count} of {} keys", written.len());
+    written.extend(fill(&cluster.clients(), 2_000_000, 300, 100).await?);
+    watcher.finish(&written).await?;
+    let last = written.last().context("something was written")?;
+    let found = client.get(last.1.clone()).await?.context("the last key")?;
+    ensure!(found.mod_revision == last.0);
+    cluster.leader().await?;
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_gets_the_state_as_a_snapshot() -> Result<()> {
+    let shape = shape(1).arg("--snapshot-count=500").arg("--snapshot-catchup-entries=200");
+    let mut cluster = Cluster::start(shape).await?;
+    let written = fill(&[cluster.client(0)], 0, ENTRIES, 200).await?;
+    let at = cluster.grow().await?;
+    cluster.add(at, false, 0).await?;
+    cluster[at].start_again().await?;
+    let client = cluster.client(at);
+    let count = eventually("a linearizable count", || async { Ok(client.count("fill/").await?) }).await?;
+    ensure!(count as usize == written.len(), "{count} of {} keys", written.len());
+    let received = snapshots_received(&cluster, at)?;
+    ensure!(received >= 1.0, "{received} snapshots were received");
+    cluster.leader().await?;
+    cluster.finish().await
+}
