@@ -248,5 +248,7 @@ async fn main() -> Result<()> {
         std::fs::write(&path, benches::plot::ratios(&outcomes))
             .with_context(|| path.display().to_string())?;
     }
-    Ok(())
+    // Also a check that the load left the same on all members.
+    ours.cluster.finish().await?;
+    etcd.cluster.finish().await
 }
