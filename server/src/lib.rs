@@ -4,6 +4,7 @@ pub mod api;
 pub mod clock;
 pub mod compactor;
 pub mod config;
+pub mod corruption;
 pub mod datadir;
 pub mod error;
 pub mod http;

@@ -8,7 +8,7 @@
 #[macro_use]
 mod declare;
 pub mod grpc;
-mod network;
+pub mod network;
 pub mod process;
 mod server;
 mod storage;

@@ -28,7 +28,9 @@ use crate::compactor::{self, Retention};
 use crate::config::gates::Gate;
 use crate::config::help::{ETCD_VERSION, QUORATE_VERSION};
 use crate::config::url::{Url, Urls};
+use crate::config::value::GoDuration;
 use crate::config::{AutoCompaction, Config};
+use crate::corruption::{self, Checks};
 use crate::datadir::{DataDir, Founding};
 use crate::http::{HttpContext, Port, listener};
 use crate::lessor::Lessor;
@@ -265,6 +267,7 @@ impl Member {
         serve_metrics(&config, &sockets, &health)?;
         let peers = PeerPort::open(&mut sockets)?;
 
+        let initialized = dir.founding().is_some();
         let founding = match dir.founding() {
             // --initial-* are for the first start alone.
             Some(founding) => founding.clone(),
@@ -295,7 +298,27 @@ impl Member {
             tokio::spawn(compactor::run(node.clone(), retention, stopping.clone()));
         }
         tokio::spawn(health::follow(node.clone(), stopping.clone()));
+        tokio::spawn(health::follow_peers(node.clone(), stopping.clone()));
         tokio::spawn(version::run(node.clone(), dialer, stopping.clone()));
+
+        if initialized && config.feature(Gate::InitialCorruptCheck) {
+            tokio::select! {
+                checked = corruption::initial(&node) => checked.context("checkInitialHashKV failed")?,
+                end = signals.one() => {
+                    node.raft().clone().shutdown().await;
+                    return Ok(end);
+                }
+            }
+        }
+        let every = |time: GoDuration| Some(time.get()).filter(|time| !time.is_zero());
+        let checks = Checks {
+            data: every(config.flags.corrupt_check_time),
+            compacted: config
+                .feature(Gate::CompactHashCheck)
+                .then_some(config.flags.compact_hash_check_time)
+                .and_then(every),
+        };
+        tokio::spawn(corruption::run(node.clone(), checks, stopping.clone()));
 
         let mut member = ending::Running { node: node.clone(), dir, stop, peers, serving: None };
         let removed = ending::removed(&node);

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use parking_lot::RwLock;
 use prometheus::IntCounter;
 use prost::Message;
+use state::Refusal;
 use tonic::Code;
 use tracing::warn;
 
@@ -77,6 +78,10 @@ impl<'a> Call<'a> {
         let status = self.node.status();
         if status.is_learner && !of_learner {
             return Err(Invalid::Learner.into());
+        }
+        if status.diverged {
+            // It may have anything to say: nothing is better.
+            return Err(Refusal::Corrupt.into());
         }
         requests.count(self.headers.get("client-api-version"))?;
         let wants_leader = self.headers.get("hasleader").is_some_and(|value| value == "true");

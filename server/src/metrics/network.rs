@@ -1,4 +1,53 @@
 //! Bytes and failures on connections. Label names are capitalised, as in etcd.
+//!
+//! The functions count what goes between members, each under the other's id.
+
+use std::time::Duration;
+
+use super::METRICS;
+
+/// A probe was answered.
+pub fn probed(to: u64, rtt: Duration) {
+    METRICS.network.peer_round_trip_seconds.with_label_values(&[&hex(to)]).observe(rtt.as_secs_f64());
+}
+
+/// Bytes went to a member.
+pub fn sent(to: u64, bytes: u64) {
+    METRICS.network.peer_sent_bytes.with_label_values(&[&hex(to)]).inc_by(bytes);
+}
+
+/// A message could not be sent to a member.
+pub fn send_failed(to: u64) {
+    METRICS.network.peer_sent_failures.with_label_values(&[&hex(to)]).inc();
+}
+
+/// Bytes came from a member.
+pub fn received(from: u64, bytes: u64) {
+    METRICS.network.peer_received_bytes.with_label_values(&[&hex(from)]).inc_by(bytes);
+}
+
+/// Whether another member is reached now; one that was and is not any more is counted.
+pub fn reached(local: u64, remote: u64, reached: bool) {
+    let (local, remote) = (hex(local), hex(remote));
+    let labels = [local.as_str(), remote.as_str()];
+    let active = METRICS.network.active_peers.with_label_values(&labels);
+    let lost = METRICS.network.disconnected_peers.with_label_values(&labels);
+    if active.get() == 1 && !reached {
+        lost.inc();
+    }
+    active.set(i64::from(reached));
+}
+
+/// Another member does not belong to the cluster any more: nothing is said of it.
+pub fn forget(local: u64, remote: u64) {
+    let (local, remote) = (hex(local), hex(remote));
+    // One that was never reached is not there.
+    METRICS.network.active_peers.remove_label_values(&[&local, &remote]).ok();
+}
+
+fn hex(id: u64) -> String {
+    format!("{id:x}")
+}
 
 metrics! {
     /// Metrics `etcd_network_*`, and those of the gRPC proxy that etcd's server carries too.

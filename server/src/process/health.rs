@@ -1,14 +1,19 @@
 //! What the HTTP endpoints ask, answered by the node; before there is one, that it starts.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use proto::etcdserverpb as pb;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::http::{Checked, Health};
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, network};
 use crate::node::{Node, stopped};
+
+/// How often it is looked who is reached.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The answer to a read before the member can read.
 const STARTING: &str = "etcdserver: server is starting";
@@ -95,6 +100,11 @@ impl Health for MemberHealth {
         for peer in node.reader().members() {
             known.with_label_values(&[member.as_str(), &format!("{:x}", peer.id)]).set(1);
         }
+        server.cluster_version.reset();
+        if let Some(version) = node.reader().cluster_version() {
+            let version = version.trim_end_matches(".0");
+            server.cluster_version.with_label_values(&[version]).set(1);
+        }
         server.alarms.reset();
         for alarm in node.reader().alarms() {
             server.alarms.with_label_values(&[member.as_str(), alarm.alarm().as_str_name()]).set(1);
@@ -121,5 +131,40 @@ pub async fn follow(node: Node, mut stop: watch::Receiver<bool>) {
             changed = changes.changed() => if changed.is_err() { return },
             () = stopped(&mut stop) => return,
         }
+    }
+}
+
+/// Counts who is reached and who was lost, and says it.
+pub async fn follow_peers(node: Node, mut stop: watch::Receiver<bool>) {
+    let mut looks = tokio::time::interval(LOOK);
+    let local = node.member_id();
+    let (mut known, mut active) = (BTreeSet::new(), BTreeSet::new());
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = stopped(&mut stop) => return,
+        }
+        let contacts = node.raft().contacts();
+        for contact in &contacts {
+            let reached = contact.active_since.is_some();
+            if reached || known.contains(&contact.id) {
+                network::reached(local, contact.id, reached);
+            }
+            let remote_peer_id = format!("{:x}", contact.id);
+            if reached && active.insert(contact.id) {
+                info!("remote-peer-id" = remote_peer_id, "peer became active");
+            } else if !reached && active.remove(&contact.id) {
+                warn!(
+                    "remote-peer-id" = remote_peer_id,
+                    "peer became inactive (message send to peer failed)"
+                );
+            }
+        }
+        let now: BTreeSet<u64> = contacts.iter().map(|contact| contact.id).collect();
+        for gone in known.difference(&now) {
+            network::forget(local, *gone);
+            active.remove(gone);
+        }
+        known = now;
     }
 }

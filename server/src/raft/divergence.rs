@@ -5,6 +5,7 @@
 //! whatever it answers may be wrong.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use state::Fingerprint;
@@ -26,6 +27,7 @@ pub struct Divergence {
 pub(crate) struct Fingerprints {
     seen: Mutex<Seen>,
     divergence: watch::Sender<Option<Divergence>>,
+    diverged: AtomicBool,
 }
 
 #[derive(Default)]
@@ -38,7 +40,11 @@ struct Seen {
 
 impl Default for Fingerprints {
     fn default() -> Self {
-        Self { seen: Mutex::default(), divergence: watch::Sender::new(None) }
+        Self {
+            seen: Mutex::default(),
+            divergence: watch::Sender::new(None),
+            diverged: AtomicBool::new(false),
+        }
     }
 }
 
@@ -97,6 +103,11 @@ impl Fingerprints {
         self.divergence.subscribe()
     }
 
+    /// Whether this member was found to differ.
+    pub fn diverged(&self) -> bool {
+        self.diverged.load(Ordering::Acquire)
+    }
+
     fn compare(&self, index: u64, own: Fingerprint, theirs: Fingerprint) {
         if own.differs(theirs) && self.divergence.borrow().is_none() {
             tracing::error!(
@@ -105,6 +116,7 @@ impl Fingerprints {
                 leader = format!("{:016x}", theirs.value),
                 "this member has applied something else than its leader"
             );
+            self.diverged.store(true, Ordering::Release);
             self.divergence.send_replace(Some(Divergence { index }));
         }
     }

@@ -17,6 +17,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
 use super::peers::{Peers, Way};
@@ -30,6 +31,10 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
 /// The shortest time a vote may take: its receiver writes it to disk.
 const VOTE_TIME_MIN: Duration = Duration::from_millis(500);
+
+/// Appends to one peer that may wait for their answers. While one is written there, the next is on its way; more
+/// would only cut what is written into smaller pieces.
+const APPENDS_IN_FLIGHT: usize = 2;
 
 /// Makes clients for peers.
 pub(crate) struct Network {
@@ -82,14 +87,16 @@ impl Peer {
 
     async fn append(
         &self,
-        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     ) -> Result<BoxStream<'_, Rpc<StreamAppendResult<TypeConfig>>>, Status> {
         let link = self.peers.link(self.id)?;
         let mut client = self.peers.client(&link, Way::Append)?;
-        let requests = input.map(wire::append_request);
+        let window = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
+        let requests = paced(input, Arc::clone(&window)).map(wire::append_request);
         let answers = client.append(link.request(requests)).await?.into_inner();
         link.succeeded();
-        Ok(Box::pin(answers.map(|answer| {
+        Ok(Box::pin(answers.map(move |answer| {
+            window.add_permits(1);
             answer.and_then(wire::to_append_response).map_err(|status| self.error(Way::Append, status))
         })))
     }
@@ -109,6 +116,18 @@ impl Peer {
             .control(self.id, limit, request, |mut client, r| async move { client.heartbeat(r).await });
         wire::to_append_response(answer.await?).map(Some)
     }
+}
+
+/// Takes the next request only when there is room for it: what is written meanwhile goes into it.
+fn paced(
+    input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    window: Arc<Semaphore>,
+) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static {
+    futures::stream::unfold((input, window), |(mut input, window)| async move {
+        window.acquire().await.ok()?.forget();
+        let request = input.next().await?;
+        Some((request, (input, window)))
+    })
 }
 
 /// Whoever cannot be reached is tried again after a pause.

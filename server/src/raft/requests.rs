@@ -15,7 +15,8 @@ use openraft::raft::ClientWriteResponse;
 use parking_lot::Mutex;
 use proto::peer as pb;
 use state::Reply;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 
 use super::Inner;
 use super::peers::Peers;
@@ -29,6 +30,10 @@ const PROPOSALS_MAX: usize = 65_536;
 const FORWARD_BYTES: usize = 1 << 20;
 /// … or so many commands.
 const FORWARD_PROPOSALS: usize = 1024;
+/// Messages to the leader that may be under way before further proposals wait for each other …
+const FORWARDS_IN_FLIGHT: usize = 2;
+/// … but not longer than this.
+const LINGER_MAX: Duration = Duration::from_millis(3);
 /// After this time nobody waits for a forwarded proposal any more.
 const FORWARD_TIME_MAX: Duration = Duration::from_secs(60);
 /// A leader that takes longer to say where the log stands is asked again.
@@ -100,6 +105,11 @@ impl<T> Inbox<T> {
             }
             self.filled.notified().await;
         }
+    }
+
+    /// Takes what waits beside what was taken.
+    fn drain_now(&self, into: &mut Vec<T>) {
+        into.append(&mut self.waiting.lock().items);
     }
 
     fn close(&self) {
@@ -187,10 +197,14 @@ impl Way {
 /// Hands proposals to openraft, which makes one append of all it finds, or to the member that leads.
 pub(crate) async fn propose_all(requests: Arc<Requests>, way: Way) {
     let mut proposals = Vec::new();
+    let window = Arc::new(Semaphore::new(FORWARDS_IN_FLIGHT));
     while requests.proposals.drain(&mut proposals).await {
         if let Some((leader, term)) = way.elsewhere() {
+            // What comes while messages are under way goes into the next one; but a leader that hangs is not waited for.
+            let room = timeout(LINGER_MAX, Arc::clone(&window).acquire_owned()).await;
+            requests.proposals.drain_now(&mut proposals);
             let own = proposals.extract_if(.., |proposal| proposal.taken_for.is_none());
-            forward_all(&way, leader, term, own);
+            forward_all(&way, leader, term, own, room.ok().and_then(Result::ok));
         }
         let led = way.status.leader().0 != 0;
         for Proposal { command: bytes, answer, taken_for } in proposals.drain(..) {
@@ -216,7 +230,13 @@ pub(crate) async fn propose_all(requests: Arc<Requests>, way: Way) {
 }
 
 /// Sends proposals to the leader, in messages of a moderate size.
-fn forward_all(way: &Way, leader: u64, term: u64, proposals: impl Iterator<Item = Proposal>) {
+fn forward_all(
+    way: &Way,
+    leader: u64,
+    term: u64,
+    proposals: impl Iterator<Item = Proposal>,
+    room: Option<OwnedSemaphorePermit>,
+) {
     let mut message = pb::ProposeRequest { proposals: Vec::new(), term };
     let mut bytes = 0;
     for Proposal { command, answer, .. } in proposals {
@@ -226,16 +246,16 @@ fn forward_all(way: &Way, leader: u64, term: u64, proposals: impl Iterator<Item 
         if bytes >= FORWARD_BYTES || message.proposals.len() >= FORWARD_PROPOSALS {
             bytes = 0;
             let full = std::mem::replace(&mut message, pb::ProposeRequest { proposals: Vec::new(), term });
-            tokio::spawn(forward(way.clone(), leader, full));
+            tokio::spawn(forward(way.clone(), leader, full, None));
         }
     }
     if !message.proposals.is_empty() {
-        tokio::spawn(forward(way.clone(), leader, message));
+        tokio::spawn(forward(way.clone(), leader, message, room));
     }
 }
 
 /// Sends one message of proposals. Where no answer comes, those who wait go on waiting: they may be in the log.
-async fn forward(way: Way, leader: u64, message: pb::ProposeRequest) {
+async fn forward(way: Way, leader: u64, message: pb::ProposeRequest, _room: Option<OwnedSemaphorePermit>) {
     let numbers: Vec<u64> = message.proposals.iter().map(|proposal| proposal.number).collect();
     let answer = way
         .peers

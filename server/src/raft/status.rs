@@ -31,6 +31,8 @@ pub struct Status {
     pub applied: u64,
     /// True while this member has no vote.
     pub is_learner: bool,
+    /// True once this member was found to have applied something else than its leader.
+    pub diverged: bool,
 }
 
 pub(crate) struct Shared {
@@ -82,6 +84,7 @@ impl Shared {
             committed: self.committed.load(Ordering::Acquire).max(applied),
             applied,
             is_learner: self.learner.load(Ordering::Acquire),
+            diverged: self.fingerprints.diverged(),
         }
     }
 
