@@ -1,16 +1,17 @@
 //! Bringing the parts up and down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Config, Instant as _, SnapshotPolicy};
+use openraft::{Config, EntryPayload, Instant as _, SnapshotPolicy};
 use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
+use super::codec;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::membership;
@@ -20,7 +21,7 @@ use super::requests::{self, Requests};
 use super::send_state::SendState;
 use super::state_machine::StateMachine;
 use super::status::Shared;
-use super::types::Node;
+use super::types::{Entry, Membership, Node, new_log_id};
 use crate::metrics::METRICS;
 
 use super::{ApplySink, Inner, RaftConfig, fatal};
@@ -51,6 +52,9 @@ pub(crate) fn start(
     let options =
         raftlog::Options { owner: config.member_id, fsync: config.fsync, ..raftlog::Options::default() };
     let log = Log::open(disk, options, Arc::new(Meter(status.clone())))?;
+    if config.force_new_cluster {
+        force_new_cluster(&config, &log)?;
+    }
     let send_state = SendState::new(machine.checkpointer(), config.receive_dir.with_file_name("send"))?;
     let (stop, stopped) = oneshot::channel();
     let (ready, started) = std::sync::mpsc::channel();
@@ -99,6 +103,31 @@ pub(crate) fn start(
     })?;
     let (core, peers) = started.recv()??;
     Ok(Started { core, peers, stop })
+}
+
+/// Puts at the end of the log that this member is the whole cluster, and takes all that stands before it for
+/// committed: of the others, who could say otherwise, none is left.
+fn force_new_cluster(config: &RaftConfig, log: &Log) -> anyhow::Result<()> {
+    // A member that was never one begins as a new cluster anyway.
+    let Some(last) = log.state().last else { return Ok(()) };
+    let node = Node { name: config.name.clone(), peer_urls: config.peer_urls.clone(), learner: false };
+    let id = config.member_id;
+    let alone = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, node)]))?;
+    let entry =
+        Entry { log_id: new_log_id(last.term, last.index + 1), payload: EntryPayload::Membership(alone) };
+    let entry = codec::encode_entry(entry);
+    let at = entry.log_id;
+    let (sender, written) = std::sync::mpsc::channel();
+    log.append(vec![entry], Box::new(move |result| drop(sender.send(result))))?;
+    written.recv()??;
+    log.hint_committed(Some(at));
+    tracing::warn!(
+        cluster_id = format!("{:x}", config.cluster_id),
+        local_member_id = format!("{id:x}"),
+        log_index = at.index + 1,
+        "forced a new cluster: all other members are removed"
+    );
+    Ok(())
 }
 
 type Up = anyhow::Result<(Inner, Peers)>;

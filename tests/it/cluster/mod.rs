@@ -2,6 +2,7 @@
 
 mod basics;
 mod catch_up;
+mod disaster;
 mod disk_hang;
 mod divergence;
 mod failover;
