@@ -5,6 +5,7 @@
 //! reported as the median of each side and the median ratio of the pairs.
 
 pub mod cases;
+pub mod cluster;
 pub mod load;
 pub mod plot;
 pub mod process;

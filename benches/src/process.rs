@@ -15,6 +15,17 @@ pub struct Usage {
     pub disk: u64,
 }
 
+impl std::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            cpu_s: a.cpu_s + b.cpu_s,
+            rss: a.rss + b.rss,
+            rss_peak: a.rss_peak + b.rss_peak,
+            disk: a.disk + b.disk,
+        })
+    }
+}
+
 /// Looks at a process.
 ///
 /// # Errors

@@ -70,6 +70,8 @@ enum Maintenance {
     Endpoint(verb::endpoint::Group),
     /// Shows and changes the membership
     Member(verb::member::Group),
+    /// Has another member lead
+    MoveLeader(verb::move_leader::MoveLeader),
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,8 +101,6 @@ enum Later {
     Lock(Anything),
     #[command(hide = true)]
     MakeMirror(Anything),
-    #[command(hide = true)]
-    MoveLeader(Anything),
     #[command(hide = true)]
     Role(Anything),
     #[command(hide = true)]
@@ -159,6 +159,7 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::Maintenance(Maintenance::Defrag(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Endpoint(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Member(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::MoveLeader(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Check(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Completion(verb)) => verb.run(),
         Verb::Utility(Utility::Help(verb)) => verb.run(),

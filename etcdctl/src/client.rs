@@ -139,6 +139,8 @@ calls! {
     hash_kv(HashKvRequest) -> HashKvResponse = maintenance.hash_kv, WhileUnavailable;
     /// Gives the space of one member's store back.
     defragment(DefragmentRequest) -> DefragmentResponse = maintenance.defragment, Never;
+    /// Has another member lead.
+    move_leader(MoveLeaderRequest) -> MoveLeaderResponse = maintenance.move_leader, Never;
     /// Trades a password for a token.
     authenticate(AuthenticateRequest) -> AuthenticateResponse = auth.authenticate, Never;
 }

@@ -100,6 +100,8 @@ pub enum Reply<'a> {
     MemberPromote(u64, &'a pb::MemberPromoteResponse),
     /// All members.
     MemberList(&'a pb::MemberListResponse),
+    /// The first of these members let the second lead.
+    MoveLeader(u64, u64, &'a pb::MoveLeaderResponse),
     /// Health by endpoint.
     Health(&'a [Health]),
     /// Status by endpoint.

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod get;
 pub mod lease;
 pub mod member;
+pub mod move_leader;
 pub mod put;
 pub mod txn;
 pub mod version;

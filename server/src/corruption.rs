@@ -4,6 +4,7 @@
 //!   at a start        this member against all others; it does not serve when it differs
 //!   now and then      the leader against all others, at its current revision
 //!   after compactions the leader against all others, at the compacted revision
+//!   all the time      this member against its leader, by the fingerprint of what was applied
 //! ```
 //!
 //! Hashes say something only for the same revision and the same compacted one.
@@ -34,6 +35,9 @@ pub struct Checks {
     /// How often the data below the last compaction is compared; `None`: never.
     pub compacted: Option<Duration>,
 }
+
+/// The pause after an alarm that could not be raised.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Another member's hash, or why there is none.
 type Asked = (u64, Result<pb::HashKvResponse, String>);
@@ -80,12 +84,29 @@ pub async fn initial(node: &Node) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks while this member leads.
+/// Checks while this member leads, and says when it has itself gone another way than its leader.
 pub async fn run(node: Node, checks: Checks, stop: watch::Receiver<bool>) {
     tokio::join!(
+        report_own(&node, stop.clone()),
         check_data_now_and_then(&node, checks.data, stop.clone()),
         check_compacted_now_and_then(&node, checks.compacted, stop)
     );
+}
+
+/// From the moment a member is found to differ it answers no client; all it has left to do is to say so.
+async fn report_own(node: &Node, mut stop: watch::Receiver<bool>) {
+    let mut divergence = node.raft().divergence();
+    tokio::select! {
+        found = divergence.wait_for(Option::is_some) => if found.is_err() { return },
+        () = stopped(&mut stop) => return,
+    }
+    while let Err(failure) = raise(node, node.member_id()).await {
+        warn!(%failure, "failed to raise an alarm for this member");
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = stopped(&mut stop) => return,
+        }
+    }
 }
 
 async fn check_data_now_and_then(node: &Node, interval: Option<Duration>, mut stop: watch::Receiver<bool>) {

@@ -10,6 +10,7 @@
 //! what it publishes is in the log, for which most of the cluster must be there.
 
 mod bootstrap;
+mod discovery;
 mod ending;
 mod health;
 mod publish;
@@ -193,6 +194,16 @@ impl Sockets {
     }
 }
 
+/// Finds out who the member is to be.
+async fn first_start(config: &Config, dialer: &Dialer) -> anyhow::Result<Founding> {
+    let discovered = match config.flags.discovery_srv.as_str() {
+        "" => None,
+        _ => Some(discovery::members(config).await.context("error setting up initial cluster")?),
+    };
+    let members = discovered.as_ref().unwrap_or(&config.initial_cluster);
+    bootstrap::found(config, members, dialer).await.map_err(anyhow::Error::msg)
+}
+
 /// The peer port, open.
 struct PeerPort {
     grpc: Late,
@@ -273,10 +284,9 @@ impl Member {
             Some(founding) => founding.clone(),
             None => {
                 let founding = tokio::select! {
-                    found = bootstrap::found(&config, &config.initial_cluster, &dialer) => found,
+                    founding = first_start(&config, &dialer) => founding?,
                     end = signals.one() => return Ok(end),
                 };
-                let founding = founding.map_err(anyhow::Error::msg)?;
                 dir.found(founding.clone())?;
                 founding
             }

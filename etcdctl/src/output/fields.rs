@@ -137,7 +137,8 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>, hex: bool) -> Result<
         Reply::MemberAdd(_)
         | Reply::MemberRemove(..)
         | Reply::MemberUpdate(..)
-        | Reply::MemberPromote(..) => {
+        | Reply::MemberPromote(..)
+        | Reply::MoveLeader(..) => {
             return Err(Unsupported);
         }
     }

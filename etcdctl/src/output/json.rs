@@ -63,6 +63,11 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>, hex: bool) -> Result<
         Reply::MemberUpdate(_, reply) => members(&mut text, reply.header.as_ref(), &reply.members, hex),
         Reply::MemberPromote(_, reply) => members(&mut text, reply.header.as_ref(), &reply.members, hex),
         Reply::MemberList(reply) => members(&mut text, reply.header.as_ref(), &reply.members, hex),
+        Reply::MoveLeader(_, _, reply) => object(&mut text, |o| {
+            if let Some(head) = &reply.header {
+                header(o, Some(head));
+            }
+        }),
         Reply::Health(list) => array(&mut text, list, |o, health| {
             o.string("endpoint", &health.endpoint);
             o.value("health", health.healthy);

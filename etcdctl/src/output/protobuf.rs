@@ -31,6 +31,7 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>) -> Result<(), Unsuppo
         Reply::MemberUpdate(_, reply) => reply.encode_to_vec(),
         Reply::MemberPromote(_, reply) => reply.encode_to_vec(),
         Reply::MemberList(reply) => reply.encode_to_vec(),
+        Reply::MoveLeader(_, _, reply) => reply.encode_to_vec(),
         Reply::Alarm(reply) => reply.encode_to_vec(),
         Reply::Revoke(..) | Reply::Health(_) | Reply::Status(_) | Reply::HashKv(_) => {
             return Err(Unsupported);

@@ -97,6 +97,7 @@ pub(super) fn render(
             let cluster = reply.header.map_or(0, |header| header.cluster_id);
             line!(out, "Member {id:16x} promoted in cluster {cluster:16x}");
         }
+        Reply::MoveLeader(from, to, _) => line!(out, "Leadership transferred from {from:x} to {to:x}"),
         Reply::MemberList(reply) => rows(out, &table::members(&reply.members)),
         Reply::Status(list) => rows(out, &table::status(list)),
         Reply::HashKv(list) => rows(out, &table::hash(list)),

@@ -115,7 +115,8 @@ impl Outcome {
             });
         }
         Self {
-            stdout: stdout.replace(" \u{2}", " \u{1}"),
+            stdout: ('\u{2}'..='\u{9}')
+                .fold(stdout, |text, term| text.replace(&format!(" {term}"), " \u{1}")),
             messages: self.messages.clone(),
             status: self.status,
         }

@@ -15,7 +15,7 @@ mod tables;
 use std::path::{Path, PathBuf};
 
 use self::case::{Case, Outcome, Runner};
-use self::server::{Server, free_port, program, skipped};
+use self::server::{Server, Three, free_port, program, skipped};
 
 const OURS: &str = env!("CARGO_BIN_EXE_etcdctl");
 
@@ -36,18 +36,36 @@ fn members() -> Option<(Pair, Pair)> {
 
 /// Runs the cases with both pairs, each on a fresh member at the same port.
 fn compare(pairs: Option<(Pair, Pair)>, cases: &[Case], scheme: &str, flags: &[String]) {
-    let Some((official, other)) = pairs else { return skipped() };
     let port = free_port();
+    // Terms count elections, and etcd's first member has held one more.
+    let same_terms = pairs.as_ref().is_some_and(|(official, other)| official.0 == other.0);
+    compare_on(pairs, cases, port, same_terms, |etcd| vec![Server::start(etcd, port, scheme, flags)]);
+}
+
+/// Runs the cases with both pairs, each on a fresh cluster of three at the same ports.
+fn compare_on_three(pairs: Option<(Pair, Pair)>) {
+    let three = Three::new();
+    let cases = tables::three_members(&three.endpoints());
+    compare_on(pairs, &cases, three.port(), false, |etcd| three.start(etcd));
+}
+
+/// Runs the cases with both pairs, each on what `start` starts.
+fn compare_on(
+    pairs: Option<(Pair, Pair)>,
+    cases: &[Case],
+    port: u16,
+    same_terms: bool,
+    start: impl Fn(&Path) -> Vec<Server>,
+) {
+    let Some((official, other)) = pairs else { return skipped() };
     let run = |(etcd, tool): &Pair| -> Vec<Outcome> {
-        let _server = Server::start(etcd, port, scheme, flags);
+        let _servers = start(etcd);
         let mut runner = Runner { program: Path::new(tool), port, lease: String::new() };
         cases.iter().map(|case| runner.run(case)).collect()
     };
     let (expected, found) = (run(&official), run(&other));
     let mut different = 0;
-    // Terms count elections, and etcd's first member has held one more.
-    let same_member = official.0 == other.0;
-    let equal = |expected: &Outcome, found: &Outcome| match same_member {
+    let equal = |expected: &Outcome, found: &Outcome| match same_terms {
         true => expected == found,
         false => expected.without_term() == found.without_term(),
     };
@@ -87,14 +105,19 @@ areas! {
     watches: [];
     leases: [];
     members_and_endpoints: [];
+    membership_changes: [];
     command_line_and_environment: [];
     space_is_used_up: ["--quota-backend-bytes=100000".to_owned()];
 }
 
-/// Our member changes its membership in a later version: only the tools are compared.
 #[test]
-fn tool_membership_changes() {
-    compare(tools(), &tables::membership_changes(), "http", &[]);
+fn tool_three_members() {
+    compare_on_three(tools());
+}
+
+#[test]
+fn member_three_members() {
+    compare_on_three(members());
 }
 
 #[test]

@@ -43,6 +43,53 @@ impl Server {
     }
 }
 
+/// Ports of the three members of a cluster, for clients and for peers: kept over runs, so that ids are the same.
+pub struct Three([(u16, u16); 3]);
+
+impl Three {
+    /// Free ports.
+    pub fn new() -> Self {
+        // All are held until all are chosen, so that none is chosen twice.
+        let held: Vec<TcpListener> =
+            (0..6).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let port = |at: usize| held[at].local_addr().expect("bound").port();
+        Self([0, 1, 2].map(|member| (port(member), port(member + 3))))
+    }
+
+    /// Where clients reach the members, separated by commas.
+    pub fn endpoints(&self) -> String {
+        self.0.map(|(port, _)| format!("http://127.0.0.1:{port}")).join(",")
+    }
+
+    /// The port for clients of the first member.
+    pub fn port(&self) -> u16 {
+        self.0[0].0
+    }
+
+    /// Starts a fresh cluster.
+    pub fn start(&self, program: &Path) -> Vec<Server> {
+        let peer = |at: usize| format!("http://127.0.0.1:{}", self.0[at].1);
+        let cluster = [0, 1, 2].map(|at| format!("m{at}={}", peer(at))).join(",");
+        let start = |at: usize| {
+            let data = tempfile::tempdir().expect("a temporary directory");
+            let client = format!("http://127.0.0.1:{}", self.0[at].0);
+            let child = Command::new(program)
+                .args(["--name", &format!("m{at}"), "--log-level", "error"])
+                .arg("--data-dir")
+                .arg(data.path())
+                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+                .args(["--listen-peer-urls", &peer(at), "--initial-advertise-peer-urls", &peer(at)])
+                .args(["--initial-cluster", &cluster])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the server program can be started");
+            Server { child, _data: data }
+        };
+        vec![start(0), start(1), start(2)]
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // Already dead is as good.

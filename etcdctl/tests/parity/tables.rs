@@ -326,7 +326,7 @@ pub fn members_and_endpoints() -> Vec<Case> {
     cases
 }
 
-/// member add, promote, update and remove.
+/// member add, promote, update and remove; move-leader.
 pub fn membership_changes() -> Vec<Case> {
     let lines = [
         "member add",
@@ -350,14 +350,45 @@ pub fn membership_changes() -> Vec<Case> {
         "member remove",
         "member remove 1234",
         "member remove zz",
+        "member remove OWN",
+        "member promote OWN",
+        "member update OWN --peer-urls http://127.0.0.1:3",
+        "move-leader",
+        "move-leader zz",
+        "move-leader 1234",
+        "move-leader OWN",
+        "move-leader OWN -w json",
+        "move-leader OWN -w fields",
+        "move-leader OWN -w table",
+        "move-leader OWN extra",
     ];
-    let cases = lines.iter().map(|line| match line {
-        line if line.starts_with("member add") || line.starts_with("member list") => {
-            case(line).vague().any_order()
-        }
-        line => case(line),
-    });
+    // The only voter's, which follows from its peer URL.
+    let cases =
+        lines.iter().map(|line| line.replace("OWN", "58a88bf978398f80")).map(|line| match line.as_str() {
+            line if line.starts_with("member add") || line.starts_with("member list") => {
+                case(line).vague().any_order()
+            }
+            line => case(line),
+        });
     cases.collect()
+}
+
+/// What is asked of all members of a cluster, and moving its leader.
+pub fn three_members(endpoints: &str) -> Vec<Case> {
+    // The first answers only once there is a leader, the second once each member follows it.
+    let mut cases =
+        vec![case("put a b --command-timeout 20s"), case("endpoint health --cluster").vague().any_order()];
+    cases.extend(formats("member list"));
+    cases.extend(formats("endpoint hashkv --cluster"));
+    for line in ["endpoint status --cluster", "endpoint health --cluster"] {
+        cases.extend(formats(line).into_iter().map(|case| case.vague().any_order()));
+    }
+    cases.extend([
+        case(&format!("move-leader 1234 --endpoints {endpoints}")),
+        case(&format!("member remove 1234 --endpoints {endpoints}")),
+        case(&format!("member promote 1234 --endpoints {endpoints}")),
+    ]);
+    cases
 }
 
 /// Flags, variables, help.

@@ -392,8 +392,11 @@ fn unavailable(flags: &Flags) -> Result<(), String> {
     let refused = [
         (flags.enable_distributed_tracing, "--enable-distributed-tracing", "there is no exporter yet"),
         (flags.enable_pprof, "--enable-pprof", "profiles are those of the Go runtime; use perf"),
-        (!flags.discovery_endpoints.0.is_empty(), "--discovery-endpoints", "discovery is not there yet"),
-        (!flags.discovery_srv.is_empty(), "--discovery-srv", "discovery is not there yet"),
+        (
+            !flags.discovery_endpoints.0.is_empty(),
+            "--discovery-endpoints",
+            "name the members by --initial-cluster or --discovery-srv",
+        ),
         (token != "simple", "--auth-token=jwt", "authentication is not there yet"),
     ];
     match refused.iter().find(|(asked, ..)| *asked) {

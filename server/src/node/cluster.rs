@@ -124,7 +124,7 @@ pub(super) async fn add_here(
     }
     let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let id = ids::member_id(&request.peer_ur_ls, "", Some(second));
-    if members.iter().any(|member| member.id == id) {
+    if members.iter().any(|member| member.id == id) || node.reader().removed(id) {
         return Err(Reconfiguration::IdExists.into());
     }
     let member = pb::Member {

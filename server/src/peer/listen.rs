@@ -73,9 +73,11 @@ where
 /// What a call comes to.
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
+type Answering = dyn Fn(Request<Incoming>) -> Answer + Send + Sync;
+
 /// A service that is there later: until then every call is refused as unavailable. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Late(Arc<OnceLock<Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>>>);
+pub struct Late(Arc<OnceLock<Box<Answering>>>);
 
 impl Late {
     /// From now on this service answers.

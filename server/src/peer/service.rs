@@ -1,27 +1,32 @@
 //! What this member answers its peers, and to whom it answers nothing.
 
 use std::pin::Pin;
+use std::time::Instant;
 
 use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 use proto::peer as pb;
 use proto::peer::peer_server::{Peer, PeerServer};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::help::ETCD_VERSION;
+use crate::metrics::METRICS;
 use crate::node::{Node, calls};
 use crate::raft::{CLUSTER_HEADER, FROM_HEADER, MESSAGE_BYTES_MAX, TO_HEADER};
 
 /// The service of one member.
 pub struct PeerService {
     node: Node,
+    /// When the transfer of a state under way began.
+    receiving: Mutex<Option<Instant>>,
 }
 
 impl PeerService {
     /// Ready to be put on the peer port.
     pub fn new(node: Node) -> PeerServer<Self> {
-        PeerServer::new(Self { node })
+        PeerServer::new(Self { node, receiving: Mutex::default() })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -63,6 +68,25 @@ impl PeerService {
             return Err(Status::permission_denied(format!("member {from:x} was removed from the cluster")));
         }
         Ok(from)
+    }
+
+    /// A transfer of a state has ended, in one way or the other.
+    fn received(&self, from: u64, well: bool) {
+        let from = format!("{from:x}");
+        let (network, labels) = (&METRICS.network, [from.as_str()]);
+        network.snapshot_receive_inflight.with_label_values(&labels).set(0);
+        let took = self.receiving.lock().take().map(|began| began.elapsed()).unwrap_or_default();
+        if !well {
+            network.snapshot_receive_failures.with_label_values(&labels).inc();
+            return warn!(remote_peer_id = from, "failed to receive a database snapshot");
+        }
+        network.snapshot_receive_success.with_label_values(&labels).inc();
+        network.snapshot_receive_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+        info!(
+            remote_peer_id = from,
+            took_ms = took.as_millis() as u64,
+            "received and applied a database snapshot"
+        );
     }
 }
 
@@ -132,20 +156,25 @@ impl Peer for PeerService {
     }
 
     async fn offer_state(&self, request: Request<pb::StateManifest>) -> Answer<pb::StateProgress> {
-        let (_, manifest) = self.admit(request)?;
+        let (from, manifest) = self.admit(request)?;
+        METRICS.network.snapshot_receive_inflight.with_label_values(&[&format!("{from:x}")]).set(1);
+        self.receiving.lock().get_or_insert_with(Instant::now);
         self.node.raft().on_offer_state(manifest).await.map(Response::new)
     }
 
     async fn send_state(&self, request: Request<Streaming<pb::StateChunk>>) -> Answer<pb::StateProgress> {
-        let (_, mut chunks) = self.admit(request)?;
+        let (from, mut chunks) = self.admit(request)?;
         while let Some(chunk) = chunks.next().await {
-            self.node.raft().on_state_chunk(chunk?).await?;
+            let taken = async { self.node.raft().on_state_chunk(chunk?).await };
+            taken.await.inspect_err(|_| self.received(from, false))?;
         }
         Ok(Response::new(self.node.raft().state_progress()))
     }
 
     async fn install_state(&self, request: Request<pb::InstallRequest>) -> Answer<pb::InstallResponse> {
-        let (_, request) = self.admit(request)?;
-        self.node.raft().on_install_state(request).await.map(Response::new)
+        let (from, request) = self.admit(request)?;
+        let answer = self.node.raft().on_install_state(request).await;
+        self.received(from, answer.is_ok());
+        answer.map(Response::new)
     }
 }

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::Deserialize;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::config::value::ClusterState;
 use crate::config::{Config, ids, url::Url};
@@ -114,7 +114,13 @@ async fn ask_members(
             Ok(Err(reason)) => format!("{reason:#}"),
             Err(_elapsed) => "no answer in time".to_owned(),
         };
-        warn!(address = %format!("{url}{MEMBERS}"), error = reason, "failed to get cluster response");
+        // A cluster that is to be founded is not expected to answer.
+        match patience == ASK_TIMEOUT {
+            true => debug!(address = %url, error = reason, "failed to get cluster response"),
+            false => {
+                warn!(address = %format!("{url}{MEMBERS}"), error = reason, "failed to get cluster response")
+            }
+        }
     }
     Err("could not retrieve cluster information from the given URLs".to_owned())
 }

@@ -13,7 +13,7 @@ use crate::datadir::DataDir;
 use crate::node::Node;
 use crate::raft::Contact;
 
-/// How often a member looks whether it is one still.
+/// How often a member looks whether it still is one.
 const LOOK: Duration = Duration::from_millis(250);
 /// A removed member stays this long, so that it hears what happened and can answer those who waited for it.
 const REMOVED_GRACE: Duration = Duration::from_secs(1);
@@ -77,7 +77,8 @@ async fn hand_over(node: &Node) {
     let transferee = format!("{heir:x}");
     info!("transferee-member-id" = transferee, "leadership transfer starting");
     let started = Instant::now();
-    match timeout(node.settings().request_timeout(), node.raft().transfer_leader(heir)).await {
+    // What takes longer than that does not happen any more: the heir may be going as well.
+    match timeout(2 * node.settings().election_timeout, node.raft().transfer_leader(heir)).await {
         Ok(Ok(())) => {
             let took_ms = started.elapsed().as_millis() as u64;
             info!("transferee-member-id" = transferee, took_ms, "leadership transfer finished");
@@ -96,23 +97,16 @@ fn heir(voters: &[u64], contacts: &[Contact]) -> Option<u64> {
         .map(|contact| contact.id)
 }
 
-/// Returns once this member, having been one, is in the cluster no more; or once the others say so, of whom
-/// none may have told it in time.
+/// Returns once this member was removed from the cluster, as it sees itself or as the others say, of whom none may
+/// have told it in time.
 pub(super) async fn removed(node: &Node) {
     let mut told = node.raft().removed();
-    let mut was_member = false;
     let mut looks = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
-            _ = looks.tick() => {}
+            _ = looks.tick() => if node.reader().removed(node.member_id()) { return },
             said = told.wait_for(|removed| *removed) => if said.is_ok() { return },
         }
-        let members = node.reader().members();
-        let is_member = members.iter().any(|member| member.id == node.member_id());
-        if was_member && !is_member {
-            return;
-        }
-        was_member |= is_member;
     }
 }
 

@@ -288,9 +288,11 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
             Some((leader, _)) if waiting.iter().any(|read| !read.taken) => ask_leader(&way, leader).await,
             Some((leader, _)) => Err(Unavailable::NotLeader { leader }),
             None if way.status.leader().0 == 0 => Err(Unavailable::NoLeader),
-            None => match way.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-                Ok(linearizer) => Ok(state_log_id(linearizer.read_log_id().log_id()).index),
-                Err(error) => Err(not_read(error)),
+            None => match timeout(READ_TIME_MAX, way.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
+                Ok(Ok(linearizer)) => Ok(state_log_id(linearizer.read_log_id().log_id()).index),
+                Ok(Err(error)) => Err(not_read(error)),
+                // A new round costs less than waiting for one that was lost.
+                Err(_elapsed) => Err(Unavailable::NoLeader),
             },
         };
         for ReadRequest { answer, taken } in waiting.drain(..) {

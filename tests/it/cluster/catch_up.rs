@@ -37,14 +37,18 @@ async fn fill(clients: &[Client], from: usize, count: usize, value: usize) -> Re
     Ok(written)
 }
 
-/// How many snapshots a member has taken over.
-fn snapshots_received(cluster: &Cluster, at: usize) -> Result<f64> {
-    let (_, _, body) = http(cluster[at].client_port(), "GET", "/metrics")?;
-    let values = body
-        .lines()
-        .filter(|line| line.starts_with("etcd_network_snapshot_receive_success"))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    Ok(values.sum())
+/// How many snapshots these members have sent since they were started.
+fn snapshots_sent(cluster: &Cluster, members: &[usize]) -> Result<f64> {
+    let mut sent = 0.0;
+    for &at in members {
+        let (_, _, body) = http(cluster[at].client_port(), "GET", "/metrics")?;
+        let values = body
+            .lines()
+            .filter(|line| line.starts_with("etcd_network_snapshot_send_success"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        sent += values.sum::<f64>();
+    }
+    Ok(sent)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,6 +79,8 @@ async fn a_member_that_was_long_away_gets_the_state_as_a_snapshot() -> Result<()
     let client = cluster.client(away);
     let count = eventually("a linearizable count", || async { Ok(client.count("fill/").await?) }).await?;
     ensure!(count as usize == written.len(), "{count} of {} keys", written.len());
+    let sent = snapshots_sent(&cluster, &others[1..])? + snapshots_sent(&cluster, &[leader])?;
+    ensure!(sent >= 1.0, "{sent} snapshots were sent");
     written.extend(fill(&cluster.clients(), 2_000_000, 300, 100).await?);
     watcher.finish(&written).await?;
     let last = written.last().context("something was written")?;
@@ -95,8 +101,8 @@ async fn a_new_member_gets_the_state_as_a_snapshot() -> Result<()> {
     let client = cluster.client(at);
     let count = eventually("a linearizable count", || async { Ok(client.count("fill/").await?) }).await?;
     ensure!(count as usize == written.len(), "{count} of {} keys", written.len());
-    let received = snapshots_received(&cluster, at)?;
-    ensure!(received >= 1.0, "{received} snapshots were received");
+    let sent = snapshots_sent(&cluster, &[0])?;
+    ensure!(sent >= 1.0, "{sent} snapshots were sent");
     cluster.leader().await?;
     cluster.finish().await
 }

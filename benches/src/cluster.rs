@@ -1,0 +1,138 @@
+//! What only a cluster can be measured by: how long it is without a leader, and what a new member costs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use proto::etcdserverpb::PutRequest;
+use proto::etcdserverpb::kv_client::KvClient;
+use tests::{Client, Cluster, eventually};
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use crate::cases::{Data, load};
+use crate::load::connect;
+
+/// After this long without an answer a writer asks another member.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+/// How long puts are measured before the new member comes.
+const BASELINE: Duration = Duration::from_secs(5);
+
+/// Kills the leader and gives the time until a write that began afterwards was acknowledged.
+/// The member that was killed is back when this returns.
+///
+/// # Errors
+/// When the cluster does not recover.
+pub async fn failover(cluster: &mut Cluster) -> Result<Duration> {
+    let leader = cluster.leader().await?;
+    let survivors: Vec<Client> = cluster.others(&[leader]).into_iter().map(|at| cluster.client(at)).collect();
+    for client in &survivors {
+        client.put("failover", "warm").await?;
+    }
+    let killed = Instant::now();
+    cluster[leader].kill().await?;
+    let took = 'tries: loop {
+        for client in &survivors {
+            if let Ok(Ok(_)) = tokio::time::timeout(IMPATIENCE, client.put("failover", "")).await {
+                break 'tries killed.elapsed();
+            }
+        }
+        anyhow::ensure!(killed.elapsed() < Duration::from_secs(60), "no write for a minute");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    cluster[leader].start_again().await?;
+    cluster.leader().await?;
+    Ok(took)
+}
+
+/// What a join took.
+#[derive(Debug, Clone, Copy)]
+pub struct Join {
+    /// From the start of the new member's process until it answered a linearizable read.
+    pub serves: Duration,
+    /// The 99th percentile of puts through the leader before, in microseconds.
+    pub before_us: f64,
+    /// The same while the member joined.
+    pub meanwhile_us: f64,
+    /// The longest of them.
+    pub worst_us: f64,
+}
+
+/// Loads a cluster, and lets one more member join while `clients` clients put through the leader.
+///
+/// # Errors
+/// When a put fails, or the member does not come to serve.
+pub async fn join(cluster: &mut Cluster, data: Data, clients: usize) -> Result<Join> {
+    let leader = cluster.leader().await?;
+    let channels = connect(&cluster[leader].client_url(), clients.min(50)).await?;
+    load(&channels, data).await?;
+    let writers = Writers::start(&channels, clients);
+    tokio::time::sleep(BASELINE).await;
+    let at = cluster.grow().await?;
+    cluster.add(at, false, leader).await?;
+    let before_us = percentile(&mut writers.take(), 0.99);
+    let began = Instant::now();
+    cluster[at].start_again().await?;
+    let client = cluster.client(at);
+    eventually("the new member answers", || async { Ok(client.get("x").await?) }).await?;
+    let serves = began.elapsed();
+    let mut latencies = writers.take();
+    writers.finish().await?;
+    let meanwhile_us = percentile(&mut latencies, 0.99);
+    Ok(Join { serves, before_us, meanwhile_us, worst_us: percentile(&mut latencies, 1.0) })
+}
+
+/// Clients that put until they are told to stop.
+struct Writers {
+    latencies_us: Arc<Mutex<Vec<u32>>>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Writers {
+    fn start(channels: &[Channel], clients: usize) -> Self {
+        let (latencies_us, stop) = (Arc::<Mutex<Vec<u32>>>::default(), Arc::<AtomicBool>::default());
+        let tasks = (0..clients).map(|at| {
+            let mut client = KvClient::new(channels[at % channels.len()].clone());
+            let (latencies, stop) = (latencies_us.clone(), stop.clone());
+            tokio::spawn(async move {
+                for number in 0_u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let put = PutRequest {
+                        key: format!("join/{at}/{}", number % 1000).into(),
+                        value: vec![b'v'; 256].into(),
+                        ..Default::default()
+                    };
+                    let sent = Instant::now();
+                    client.put(put).await.context("a put while a member joins")?;
+                    let took = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
+                    latencies.lock().expect("no panic holds it").push(took);
+                }
+                Ok(())
+            })
+        });
+        Self { tasks: tasks.collect(), latencies_us, stop }
+    }
+
+    /// The latencies since the last time, in microseconds.
+    fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.latencies_us.lock().expect("no panic holds it"))
+    }
+
+    async fn finish(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await??;
+        }
+        Ok(())
+    }
+}
+
+fn percentile(latencies: &mut [u32], share: f64) -> f64 {
+    latencies.sort_unstable();
+    let last = latencies.len().saturating_sub(1);
+    latencies.get((last as f64 * share) as usize).copied().map_or(f64::NAN, f64::from)
+}
