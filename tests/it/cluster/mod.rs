@@ -2,6 +2,7 @@
 
 mod basics;
 mod catch_up;
+mod disk_hang;
 mod failover;
 mod leadership;
 mod load;
