@@ -1,4 +1,4 @@
-//! SRV records: the one kind of name that the system's resolver does not look up.
+//! SRV and PTR records: what the resolver of the standard library does not look up.
 //!
 //! One question, asked of the servers in /etc/resolv.conf in turn: by UDP, and by
 //! TCP when the answer is too long for that.
@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const UDP_BYTES_MAX: usize = 512;
 /// Names in one name that point elsewhere: more, and it is a loop.
 const POINTERS_MAX: usize = 64;
-/// Type and class of the question.
+/// Types and class of the question.
+const PTR: u16 = 12;
 const SRV: u16 = 33;
 const INTERNET: u16 = 1;
 /// Bits of a message's head.
@@ -34,6 +35,9 @@ const WANTS_RECURSION: u16 = 0x0100;
 const CODE: u16 = 0x000f;
 /// No such name.
 const NAME_ERROR: u16 = 3;
+
+/// A record of one kind, read where it stands in an answer.
+type Read<T> = fn(&mut Reader<'_>) -> anyhow::Result<T>;
 
 /// Where a service is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,17 +61,56 @@ pub async fn services(name: &str) -> anyhow::Result<Vec<Service>> {
     services_at(&servers, name).await
 }
 
+/// The names of an address, without a dot at their ends.
+///
+/// # Errors
+/// When no server answers, or the address has no name.
+pub async fn names(address: IpAddr) -> anyhow::Result<Vec<String>> {
+    let servers = servers(Path::new(RESOLV_CONF)).with_context(|| RESOLV_CONF.to_owned())?;
+    look_up(&servers, PTR, &reverse(address), |reader| reader.name()).await
+}
+
+/// The name under which the names of an address stand.
+fn reverse(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let nibbles = address.octets().into_iter().rev();
+            let nibbles: String = nibbles.map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4)).collect();
+            format!("{nibbles}ip6.arpa")
+        }
+    }
+}
+
 async fn services_at(servers: &[SocketAddr], name: &str) -> anyhow::Result<Vec<Service>> {
-    let question = question(rand::random(), name)?;
+    let mut services = look_up(servers, SRV, name, service).await?;
+    services.sort();
+    Ok(services)
+}
+
+fn service(reader: &mut Reader<'_>) -> anyhow::Result<Service> {
+    let (priority, weight, port) = (reader.number()?, reader.number()?, reader.number()?);
+    Ok(Service { priority, weight, host: reader.name()?, port })
+}
+
+async fn look_up<T>(
+    servers: &[SocketAddr],
+    kind: u16,
+    name: &str,
+    record: Read<T>,
+) -> anyhow::Result<Vec<T>> {
+    let question = question(rand::random(), name, kind)?;
     let mut last = anyhow::anyhow!("no DNS server is configured");
     for server in servers.iter().cycle().take(servers.len() * ATTEMPTS) {
         let asked = timeout(PATIENCE, ask(*server, &question)).await;
         let answer = asked.unwrap_or_else(|_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-        match answer.and_then(|answer| read(&answer, &question)) {
-            Ok(mut services) => {
-                ensure!(!services.is_empty(), "lookup {name}: no such host");
-                services.sort();
-                return Ok(services);
+        match answer.and_then(|answer| read(&answer, &question, kind, record)) {
+            Ok(found) => {
+                ensure!(!found.is_empty(), "lookup {name}: no such host");
+                return Ok(found);
             }
             Err(error) => {
                 debug!(%server, name, %error, "a DNS server does not help");
@@ -88,8 +131,8 @@ fn servers(path: &Path) -> io::Result<Vec<SocketAddr>> {
     Ok(servers.collect())
 }
 
-/// A message with one question for SRV records.
-fn question(id: u16, name: &str) -> anyhow::Result<Vec<u8>> {
+/// A message with one question.
+fn question(id: u16, name: &str, kind: u16) -> anyhow::Result<Vec<u8>> {
     let mut message = Vec::new();
     for number in [id, WANTS_RECURSION, 1, 0, 0, 0] {
         message.extend(number.to_be_bytes());
@@ -100,7 +143,7 @@ fn question(id: u16, name: &str) -> anyhow::Result<Vec<u8>> {
         message.extend(label.as_bytes());
     }
     message.push(0);
-    message.extend(SRV.to_be_bytes());
+    message.extend(kind.to_be_bytes());
     message.extend(INTERNET.to_be_bytes());
     Ok(message)
 }
@@ -130,8 +173,8 @@ async fn ask(server: SocketAddr, question: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// The SRV records in an answer to this question.
-fn read(answer: &[u8], question: &[u8]) -> anyhow::Result<Vec<Service>> {
+/// The records of this kind in an answer to this question.
+fn read<T>(answer: &[u8], question: &[u8], kind: u16, record: Read<T>) -> anyhow::Result<Vec<T>> {
     let mut reader = Reader { bytes: answer, at: 0 };
     let (id, head) = (reader.number()?, reader.number()?);
     let [questions, answers, _, _] = [reader.number()?, reader.number()?, reader.number()?, reader.number()?];
@@ -145,21 +188,19 @@ fn read(answer: &[u8], question: &[u8]) -> anyhow::Result<Vec<Service>> {
         reader.name()?;
         reader.skip(4)?;
     }
-    let mut services = Vec::new();
+    let mut found = Vec::new();
     for _ in 0..answers {
         reader.name()?;
-        let (kind, class) = (reader.number()?, reader.number()?);
+        let (this, class) = (reader.number()?, reader.number()?);
         reader.skip(4)?;
         let length = usize::from(reader.number()?);
         let end = reader.at + length;
-        if (kind, class) == (SRV, INTERNET) {
-            let (priority, weight, port) = (reader.number()?, reader.number()?, reader.number()?);
-            let host = reader.name()?;
-            services.push(Service { priority, weight, host, port });
+        if (this, class) == (kind, INTERNET) {
+            found.push(record(&mut reader)?);
         }
         reader.at = end;
     }
-    Ok(services)
+    Ok(found)
 }
 
 struct Reader<'a> {
@@ -275,20 +316,28 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_names_backwards() {
+        assert_eq!(reverse("10.1.2.3".parse().unwrap()), "3.2.1.10.in-addr.arpa");
+        assert_eq!(reverse("::ffff:10.1.2.3".parse().unwrap()), "3.2.1.10.in-addr.arpa");
+        let ones = format!("1.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23));
+        assert_eq!(reverse("2001:db8::1".parse().unwrap()), ones);
+    }
+
+    #[test]
     fn answers_that_make_no_sense_are_refused() {
-        let asked = question(7, NAME).unwrap();
+        let asked = question(7, NAME, SRV).unwrap();
         let good = answer(&asked, 0x8180);
-        assert_eq!(read(&good, &asked).unwrap().len(), 2);
+        assert_eq!(read(&good, &asked, SRV, service).unwrap().len(), 2);
         for length in 0..good.len() {
-            assert!(read(&good[..length], &asked).is_err(), "{length} bytes");
+            assert!(read(&good[..length], &asked, SRV, service).is_err(), "{length} bytes");
         }
         let mut circle = good.clone();
         let last = circle.len() - 2;
         circle[last..].copy_from_slice(&(0xc000 | u16::try_from(last).unwrap()).to_be_bytes());
-        assert!(read(&circle, &asked).is_err());
-        assert!(read(&answer(&asked, 0x8183), &asked).unwrap().is_empty());
-        assert!(read(&answer(&asked, 0x8182), &asked).is_err());
-        assert!(read(&good, &question(8, NAME).unwrap()).is_err());
-        assert!(question(7, "a..b").is_err());
+        assert!(read(&circle, &asked, SRV, service).is_err());
+        assert!(read(&answer(&asked, 0x8183), &asked, SRV, service).unwrap().is_empty());
+        assert!(read(&answer(&asked, 0x8182), &asked, SRV, service).is_err());
+        assert!(read(&good, &question(8, NAME, SRV).unwrap(), SRV, service).is_err());
+        assert!(question(7, "a..b", SRV).is_err());
     }
 }

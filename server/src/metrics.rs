@@ -8,7 +8,7 @@
 #[macro_use]
 mod declare;
 pub mod grpc;
-pub mod network;
+mod network;
 pub mod process;
 mod server;
 mod storage;

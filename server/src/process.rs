@@ -271,8 +271,8 @@ impl Member {
     /// Runs the member until it has to end.
     async fn run(config: Config) -> anyhow::Result<End> {
         let mut signals = Signals::new()?;
-        let dialer = Dialer::new(&config).context("peer certificates")?;
         let mut dir = DataDir::open(&config.data_dir, &config.wal_dir)?;
+        let dialer = Dialer::new(&config).context("peer certificates")?;
         let mut sockets = Sockets::bind(&config)?;
         let health = Arc::new(health::MemberHealth::default());
         serve_metrics(&config, &sockets, &health)?;
@@ -308,7 +308,6 @@ impl Member {
             tokio::spawn(compactor::run(node.clone(), retention, stopping.clone()));
         }
         tokio::spawn(health::follow(node.clone(), stopping.clone()));
-        tokio::spawn(health::follow_peers(node.clone(), stopping.clone()));
         tokio::spawn(version::run(node.clone(), dialer, stopping.clone()));
 
         if initialized && config.feature(Gate::InitialCorruptCheck) {

@@ -109,8 +109,8 @@ pub async fn move_leader(
         );
         let transferred = node.raft().transfer_leader(request.target_id);
         match timeout(node.settings().request_timeout(), transferred).await {
+            Ok(Err(Unavailable::TimedOut)) | Err(_) => return Err(Reconfiguration::TransferTimedOut.into()),
             Ok(transferred) => transferred?,
-            Err(_elapsed) => return Err(Reconfiguration::TransferTimedOut.into()),
         }
         info!("leadership transfer finished");
     }

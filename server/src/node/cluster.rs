@@ -6,7 +6,7 @@
 //!
 //! A change is refused that could cost the cluster its quorum, unless
 //! `--strict-reconfig-check` is off: members that never started, or that were
-//! not reached for [`HEALTHY_AFTER`], count as missing.
+//! not reached for five seconds, count as missing.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -112,8 +112,11 @@ pub(super) async fn add_here(
     let _one_at_a_time = node.shared.changing.lock().await;
     let members = node.reader().members();
     let settings = node.settings();
-    if settings.strict_reconfig {
-        may_add(node, &members, request)?;
+    if settings.strict_reconfig
+        && let Err(why) = Look::at(node, &members).may_add(request.is_learner)
+    {
+        warn!("requested-member-add" = ?request.peer_ur_ls, error = %why, "rejecting member add request");
+        return Err(why.into());
     }
     if taken(&members, 0, &request.peer_ur_ls) {
         return Err(Reconfiguration::UrlsExist.into());
@@ -144,35 +147,17 @@ pub(super) async fn add_here(
     Ok(pb::MemberAddResponse { header: None, member: Some(member), members: node.reader().members() })
 }
 
-fn may_add(node: &Node, members: &[pb::Member], request: &pb::MemberAddRequest) -> Result<(), Failure> {
-    let refused = |why: Reconfiguration| {
-        warn!("requested-member-add" = ?request.peer_ur_ls, error = %why, "rejecting member add request");
-        Err(why.into())
-    };
-    let voters = voters(members);
-    if !request.is_learner {
-        let started = started(&voters);
-        // A cluster of one may always grow: that is how a restored one does.
-        let grows_from_one = started == 1 && voters.len() == 1;
-        if !grows_from_one && started < quorum(voters.len() + 1) {
-            return refused(Reconfiguration::NotEnoughStarted);
-        }
-    }
-    // The new one does not answer at first.
-    if voters.len() != 1 && healthy(node, &voters) < quorum(voters.len() + 1) {
-        return refused(Reconfiguration::Unhealthy);
-    }
-    Ok(())
-}
-
 pub(super) async fn remove_here(
     node: &Node,
     request: &pb::MemberRemoveRequest,
 ) -> Result<pb::MemberRemoveResponse, Failure> {
     let _one_at_a_time = node.shared.changing.lock().await;
     let members = node.reader().members();
-    if node.settings().strict_reconfig {
-        may_remove(node, &members, request.id)?;
+    if node.settings().strict_reconfig
+        && let Err(why) = Look::at(node, &members).may_remove(request.id)
+    {
+        warn!("requested-member-remove-id" = hex(request.id), error = %why, "rejecting member remove request");
+        return Err(why.into());
     }
     if !members.iter().any(|member| member.id == request.id) {
         return Err(Reconfiguration::NotFound.into());
@@ -181,30 +166,6 @@ pub(super) async fn remove_here(
     info!("removed-remote-peer-id" = hex(request.id), "removed member");
     let members = members.into_iter().filter(|member| member.id != request.id).collect();
     Ok(pb::MemberRemoveResponse { header: None, members })
-}
-
-fn may_remove(node: &Node, members: &[pb::Member], id: u64) -> Result<(), Failure> {
-    let refused = |why: Reconfiguration| {
-        warn!("requested-member-remove-id" = hex(id), error = %why, "rejecting member remove request");
-        Err(why.into())
-    };
-    if members.iter().any(|member| member.id == id && member.is_learner) {
-        return Ok(());
-    }
-    let voters = voters(members);
-    let rest: Vec<&pb::Member> = voters.iter().copied().filter(|member| member.id != id).collect();
-    if started(&rest) < quorum(rest.len()) {
-        return refused(Reconfiguration::NotEnoughStarted);
-    }
-    // One that is down is no part of the quorum that lives.
-    if id != node.member_id() && contact(node, id).and_then(|contact| contact.active_since).is_none() {
-        return Ok(());
-    }
-    // Without the one that goes there must still be a quorum of the rest.
-    if healthy(node, &voters).saturating_sub(1) < quorum(voters.len().saturating_sub(1)) {
-        return refused(Reconfiguration::Unhealthy);
-    }
-    Ok(())
 }
 
 pub(super) async fn update_here(
@@ -246,34 +207,10 @@ pub(super) async fn promote_here(
 
 async fn promoted(node: &Node, id: u64) -> Result<(), Failure> {
     let members = node.reader().members();
-    let Some(member) = members.iter().find(|member| member.id == id) else {
-        return Err(Reconfiguration::NotFound.into());
-    };
-    if id != node.member_id() {
-        let matched = contact(node, id).and_then(|contact| contact.matched).unwrap_or(0);
-        let own = node.status().committed;
-        if matched.saturating_mul(READY.1) < own.saturating_mul(READY.0) {
-            warn!(
-                "learner-match" = matched,
-                "leader-match" = own,
-                "rejecting promote learner: learner is not ready"
-            );
-            return Err(Reconfiguration::LearnerNotReady.into());
-        }
-    }
-    if node.settings().strict_reconfig {
-        let voters = voters(&members);
-        // The learner counts, and as started: it has most of the log.
-        if started(&voters) + 1 < quorum(voters.len() + 1) {
-            warn!(
-                "requested-member-promote-id" = hex(id),
-                "rejecting member promote request; not enough healthy members"
-            );
-            return Err(Reconfiguration::NotEnoughStarted.into());
-        }
-    }
-    if !member.is_learner {
-        return Err(Reconfiguration::NotLearner.into());
+    let look = Look::at(node, &members);
+    if let Err(why) = look.may_promote(id, node.status().committed, node.settings().strict_reconfig) {
+        warn!("requested-member-promote-id" = hex(id), error = %why, "rejecting member promote request");
+        return Err(why.into());
     }
     node.raft().change(Change::Promote(id)).await?;
     Ok(())
@@ -287,31 +224,177 @@ fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-fn voters(members: &[pb::Member]) -> Vec<&pb::Member> {
-    members.iter().filter(|member| !member.is_learner).collect()
-}
-
-/// How many have said who they are.
-fn started(members: &[&pb::Member]) -> usize {
-    members.iter().filter(|member| !member.name.is_empty()).count()
-}
-
 /// Whether a member other than `except` has one of these URLs.
 fn taken(members: &[pb::Member], except: u64, urls: &[String]) -> bool {
     let others = members.iter().filter(|member| member.id != except);
     others.flat_map(|member| &member.peer_ur_ls).any(|url| urls.contains(url))
 }
 
-fn contact(node: &Node, id: u64) -> Option<Contact> {
-    node.raft().contacts().into_iter().find(|contact| contact.id == id)
+/// The cluster as the leader sees it at one moment.
+struct Look<'a> {
+    leader: u64,
+    members: &'a [pb::Member],
+    contacts: Vec<Contact>,
 }
 
-/// How many of these members were reached for long enough; this one is always.
-fn healthy(node: &Node, voters: &[&pb::Member]) -> usize {
-    let contacts = node.raft().contacts();
-    let reached = |id| {
-        let since = contacts.iter().find(|contact| contact.id == id).and_then(|contact| contact.active_since);
-        since.is_some_and(|since| Instant::now().duration_since(since) > HEALTHY_AFTER)
-    };
-    voters.iter().filter(|member| member.id == node.member_id() || reached(member.id)).count()
+impl<'a> Look<'a> {
+    fn at(node: &Node, members: &'a [pb::Member]) -> Self {
+        Self { leader: node.member_id(), members, contacts: node.raft().contacts() }
+    }
+
+    fn may_add(&self, is_learner: bool) -> Result<(), Reconfiguration> {
+        let voters = self.voters().count();
+        if !is_learner {
+            let started = started(self.voters());
+            // A cluster of one may always grow: that is how a restored one does.
+            let grows_from_one = started == 1 && voters == 1;
+            if !grows_from_one && started < quorum(voters + 1) {
+                return Err(Reconfiguration::NotEnoughStarted);
+            }
+        }
+        // The new one does not answer at first.
+        if voters != 1 && self.healthy() < quorum(voters + 1) {
+            return Err(Reconfiguration::Unhealthy);
+        }
+        Ok(())
+    }
+
+    fn may_remove(&self, id: u64) -> Result<(), Reconfiguration> {
+        if self.members.iter().any(|member| member.id == id && member.is_learner) {
+            return Ok(());
+        }
+        let rest = || self.voters().filter(|member| member.id != id);
+        if started(rest()) < quorum(rest().count()) {
+            return Err(Reconfiguration::NotEnoughStarted);
+        }
+        // One that is down is no part of the quorum that lives.
+        if id != self.leader && self.contact(id).and_then(|contact| contact.active_since).is_none() {
+            return Ok(());
+        }
+        // Without the one that goes there must still be a quorum of the rest.
+        if self.healthy().saturating_sub(1) < quorum(self.voters().count().saturating_sub(1)) {
+            return Err(Reconfiguration::Unhealthy);
+        }
+        Ok(())
+    }
+
+    fn may_promote(&self, id: u64, committed: u64, strict: bool) -> Result<(), Reconfiguration> {
+        let member = self.members.iter().find(|member| member.id == id).ok_or(Reconfiguration::NotFound)?;
+        if id != self.leader {
+            let matched = self.contact(id).and_then(|contact| contact.matched).unwrap_or(0);
+            if matched.saturating_mul(READY.1) < committed.saturating_mul(READY.0) {
+                return Err(Reconfiguration::LearnerNotReady);
+            }
+        }
+        // The learner counts, and as started: it has most of the log.
+        if strict && started(self.voters()) + 1 < quorum(self.voters().count() + 1) {
+            return Err(Reconfiguration::NotEnoughStarted);
+        }
+        if member.is_learner { Ok(()) } else { Err(Reconfiguration::NotLearner) }
+    }
+
+    fn voters(&self) -> impl Iterator<Item = &'a pb::Member> {
+        self.members.iter().filter(|member| !member.is_learner)
+    }
+
+    fn contact(&self, id: u64) -> Option<&Contact> {
+        self.contacts.iter().find(|contact| contact.id == id)
+    }
+
+    /// How many voters were reached for long enough; the leader always is.
+    fn healthy(&self) -> usize {
+        let reached = |id| {
+            let since = self.contact(id).and_then(|contact| contact.active_since);
+            since.is_some_and(|since| Instant::now().duration_since(since) > HEALTHY_AFTER)
+        };
+        self.voters().filter(|member| member.id == self.leader || reached(member.id)).count()
+    }
+}
+
+/// How many have said who they are.
+fn started<'a>(members: impl Iterator<Item = &'a pb::Member>) -> usize {
+    members.filter(|member| !member.name.is_empty()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Members 1, 2 and so on, of which 1 leads. `d` down, `n` reached just now, `s` not started, `l` learner,
+    /// anything else: well.
+    fn cluster(states: &str) -> (Vec<pb::Member>, Vec<Contact>) {
+        let now = Instant::now();
+        let long_ago = now.checked_sub(2 * HEALTHY_AFTER).expect("the machine has run for longer");
+        states
+            .chars()
+            .zip(1..)
+            .map(|(state, id)| {
+                let name = if state == 's' { String::new() } else { format!("m{id}") };
+                let peer_ur_ls = vec![format!("http://127.0.0.1:{id}")];
+                let member =
+                    pb::Member { id, name, peer_ur_ls, is_learner: state == 'l', ..Default::default() };
+                let active_since = match state {
+                    'd' | 's' => None,
+                    'n' => Some(now),
+                    _ => Some(long_ago),
+                };
+                (member, Contact { id, active_since, matched: Some(100) })
+            })
+            .unzip()
+    }
+
+    fn look<T>(states: &str, check: impl FnOnce(&Look<'_>) -> T) -> T {
+        let (members, contacts) = cluster(states);
+        check(&Look { leader: 1, members: &members, contacts })
+    }
+
+    #[test]
+    fn a_member_is_added_when_the_quorum_can_do_without_it() {
+        use Reconfiguration::{NotEnoughStarted, Unhealthy};
+        for (states, voter, learner) in [
+            ("+", Ok(()), Ok(())),
+            ("++", Ok(()), Ok(())),
+            ("+s", Err(NotEnoughStarted), Err(Unhealthy)),
+            ("+n", Err(Unhealthy), Err(Unhealthy)),
+            ("+++", Ok(()), Ok(())),
+            ("++d", Err(Unhealthy), Err(Unhealthy)),
+            ("++s", Err(NotEnoughStarted), Err(Unhealthy)),
+            ("++++d", Ok(()), Ok(())),
+            ("+++l", Ok(()), Ok(())),
+        ] {
+            assert_eq!(look(states, |look| look.may_add(false)), voter, "{states}");
+            assert_eq!(look(states, |look| look.may_add(true)), learner, "{states}");
+        }
+    }
+
+    #[test]
+    fn a_member_goes_when_the_rest_are_a_quorum() {
+        use Reconfiguration::{NotEnoughStarted, Unhealthy};
+        for (states, id, expected) in [
+            ("+", 1, Err(NotEnoughStarted)),
+            ("++", 2, Ok(())),
+            ("+++", 1, Ok(())),
+            ("++d", 3, Ok(())),
+            // Two of three live: the one that lives must stay.
+            ("++d", 2, Err(Unhealthy)),
+            ("++d", 1, Err(Unhealthy)),
+            ("++n", 3, Err(Unhealthy)),
+            ("+s", 1, Err(NotEnoughStarted)),
+            ("+sl", 3, Ok(())),
+            ("+++++", 5, Ok(())),
+        ] {
+            assert_eq!(look(states, |look| look.may_remove(id)), expected, "{states} without {id}");
+        }
+    }
+
+    #[test]
+    fn a_learner_is_promoted_when_it_has_nine_tenths_of_the_log() {
+        use Reconfiguration::{LearnerNotReady, NotFound, NotLearner};
+        let promote = |states, id, committed| look(states, |look| look.may_promote(id, committed, true));
+        assert_eq!(promote("+++l", 4, 111), Ok(()));
+        assert_eq!(promote("+++l", 4, 112), Err(LearnerNotReady));
+        assert_eq!(promote("+++l", 3, 100), Err(NotLearner));
+        assert_eq!(promote("+++l", 1, 1_000), Err(NotLearner));
+        assert_eq!(promote("+++l", 9, 100), Err(NotFound));
+    }
 }

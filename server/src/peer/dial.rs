@@ -2,7 +2,7 @@
 //!
 //! A [`Dialer`] knows how: plain or with TLS, over TCP or a Unix socket. What it
 //! makes for gRPC is a channel that connects when it is first used and again
-//! whenever it broke, though not more often than every [`RETRY_PAUSE`]: between
+//! whenever it broke, though not more often than ten times a second: between
 //! two tries a call fails at once, with the reason of the last one.
 
 use std::fmt;

@@ -1,19 +1,14 @@
 //! What the HTTP endpoints ask, answered by the node; before there is one, that it starts.
 
-use std::collections::BTreeSet;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use proto::etcdserverpb as pb;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::http::{Checked, Health};
-use crate::metrics::{METRICS, network};
+use crate::metrics::METRICS;
 use crate::node::{Node, stopped};
-
-/// How often it is looked who is reached.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The answer to a read before the member can read.
 const STARTING: &str = "etcdserver: server is starting";
@@ -131,40 +126,5 @@ pub async fn follow(node: Node, mut stop: watch::Receiver<bool>) {
             changed = changes.changed() => if changed.is_err() { return },
             () = stopped(&mut stop) => return,
         }
-    }
-}
-
-/// Counts who is reached and who was lost, and says it.
-pub async fn follow_peers(node: Node, mut stop: watch::Receiver<bool>) {
-    let mut looks = tokio::time::interval(LOOK);
-    let local = node.member_id();
-    let (mut known, mut active) = (BTreeSet::new(), BTreeSet::new());
-    loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            () = stopped(&mut stop) => return,
-        }
-        let contacts = node.raft().contacts();
-        for contact in &contacts {
-            let reached = contact.active_since.is_some();
-            if reached || known.contains(&contact.id) {
-                network::reached(local, contact.id, reached);
-            }
-            let remote_peer_id = format!("{:x}", contact.id);
-            if reached && active.insert(contact.id) {
-                info!("remote-peer-id" = remote_peer_id, "peer became active");
-            } else if !reached && active.remove(&contact.id) {
-                warn!(
-                    "remote-peer-id" = remote_peer_id,
-                    "peer became inactive (message send to peer failed)"
-                );
-            }
-        }
-        let now: BTreeSet<u64> = contacts.iter().map(|contact| contact.id).collect();
-        for gone in known.difference(&now) {
-            network::forget(local, *gone);
-            active.remove(gone);
-        }
-        known = now;
     }
 }

@@ -1,7 +1,7 @@
-//! `--auto-tls`: a certificate of our own making.
+//! `--auto-tls` and `--peer-auto-tls`: a certificate of our own making.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,11 @@ pub fn self_signed(dir: &Path, hosts: &[&str], years: u64) -> anyhow::Result<(Pa
     if certificate_path.exists() && key_path.exists() {
         return Ok((certificate_path, key_path));
     }
-    fs::create_dir_all(dir).with_context(|| format!("directory {}", dir.display()))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("directory {}", dir.display()))?;
     let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())
         .context("names for the certificate")?;
     params.distinguished_name = DistinguishedName::new();

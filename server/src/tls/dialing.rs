@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::{ClientConfig, RootCertStore};
@@ -67,9 +67,14 @@ impl Connector {
         let mut tls = match files {
             None => builder.with_no_client_auth(),
             Some(files) => {
-                let (certificate, key) = match flags.peer_client_cert_file.as_str() {
+                let (certificate, key) = (&flags.peer_client_cert_file, &flags.peer_client_key_file);
+                ensure!(
+                    certificate.is_empty() == key.is_empty(),
+                    "ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {certificate}]"
+                );
+                let (certificate, key) = match certificate.as_str() {
                     "" => (files.certificate, files.key),
-                    certificate => (certificate.into(), flags.peer_client_key_file.clone().into()),
+                    certificate => (certificate.into(), key.into()),
                 };
                 builder.with_client_cert_resolver(Arc::new(reload::Reloading::open(&certificate, &key)?))
             }

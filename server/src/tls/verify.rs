@@ -309,6 +309,14 @@ pub fn system_roots() -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
+/// Whether a name is this host or, as in etcd, ends as this wildcard does.
+fn covers(host: &str, name: &str) -> bool {
+    match host.strip_prefix('*') {
+        Some(end) => end.starts_with('.') && name.to_ascii_lowercase().ends_with(&end.to_ascii_lowercase()),
+        None => host.eq_ignore_ascii_case(name),
+    }
+}
+
 /// Refuses a certificate that names addresses or hosts, but not the one it comes from.
 pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::Result<()> {
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(io::Error::other)?;
@@ -335,12 +343,19 @@ pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::R
             _ => {}
         }
     }
-    for host in hosts {
+    for host in hosts.iter().filter(|host| !host.starts_with('*')) {
         if let Ok(mut addresses) = tokio::net::lookup_host((host.as_str(), 0)).await
             && addresses.any(|address| address.ip().to_canonical() == remote)
         {
             return Ok(());
         }
+    }
+    // A wildcard, or a name that leads elsewhere: then it counts what the address is called.
+    if !hosts.is_empty()
+        && let Ok(names) = crate::dns::names(remote).await
+        && names.iter().any(|name| hosts.iter().any(|host| covers(host, name)))
+    {
+        return Ok(());
     }
     if named {
         return Err(io::Error::new(
@@ -349,4 +364,18 @@ pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::R
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_names_that_end_like_it() {
+        assert!(covers("*.etcd.default.svc", "ETCD-0.etcd.Default.svc"));
+        assert!(covers("a.example.com", "a.example.com"));
+        assert!(!covers("*.etcd.default.svc", "etcd.default.svc"));
+        assert!(!covers("*", "anything"));
+        assert!(!covers("a.example.com", "b.a.example.com"));
+    }
 }

@@ -1,6 +1,6 @@
 //! Members that were away for longer than the log goes back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::{Client, Cluster, eventually, http};
@@ -37,18 +37,38 @@ async fn fill(clients: &[Client], from: usize, count: usize, value: usize) -> Re
     Ok(written)
 }
 
-/// How many snapshots these members have sent since they were started.
-fn snapshots_sent(cluster: &Cluster, members: &[usize]) -> Result<f64> {
-    let mut sent = 0.0;
+/// The sum of a counter's or gauge's series on these members.
+fn metric(cluster: &Cluster, members: &[usize], name: &str) -> Result<f64> {
+    let mut sum = 0.0;
     for &at in members {
         let (_, _, body) = http(cluster[at].client_port(), "GET", "/metrics")?;
         let values = body
             .lines()
-            .filter(|line| line.starts_with("etcd_network_snapshot_send_success"))
+            .filter(|line| line.starts_with(name))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        sent += values.sum::<f64>();
+        sum += values.sum::<f64>();
     }
-    Ok(sent)
+    Ok(sum)
+}
+
+/// How many snapshots these members have sent since they were started.
+fn snapshots_sent(cluster: &Cluster, members: &[usize]) -> Result<f64> {
+    metric(cluster, members, "etcd_network_snapshot_send_success")
+}
+
+/// Starts a member and kills it while another sends it a snapshot; gives whether one was seen doing so.
+async fn kill_while_it_receives(cluster: &mut Cluster, at: usize, rest: Duration) -> Result<bool> {
+    let others = cluster.others(&[at]);
+    let began = Instant::now();
+    cluster[at].spawn()?;
+    let mut seen = false;
+    while !seen && began.elapsed() < Duration::from_secs(2) {
+        seen = metric(cluster, &others, "etcd_network_snapshot_send_inflights_total")? > 0.0;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(rest).await;
+    cluster[at].kill().await?;
+    Ok(seen)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,11 +90,12 @@ async fn a_member_that_was_long_away_gets_the_state_as_a_snapshot() -> Result<()
     cluster[away].kill().await?;
     written.extend(fill(&lives, 1_000_000, ENTRIES, 1000).await?);
     // Killed while it receives, at several points, it still starts.
-    for wait in [100, 250, 500] {
-        cluster[away].spawn()?;
-        tokio::time::sleep(Duration::from_millis(wait)).await;
-        cluster[away].kill().await?;
+    let mut seen = 0;
+    for rest in [0, 30, 100] {
+        let rest = Duration::from_millis(rest);
+        seen += i32::from(kill_while_it_receives(&mut cluster, away, rest).await?);
     }
+    eprintln!("{seen} of 3 kills came while a snapshot was being sent");
     cluster[away].start_again().await?;
     let client = cluster.client(away);
     let count = eventually("a linearizable count", || async { Ok(client.count("fill/").await?) }).await?;

@@ -54,6 +54,24 @@ async fn nothing_acknowledged_is_lost_when_the_leader_is_killed() -> Result<()> 
     cluster.finish().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_members_go_on_without_two() -> Result<()> {
+    let mut cluster = Cluster::start(shape(5)).await?;
+    let load = Load::start(cluster.clients(), "load/");
+    load.flows(100).await?;
+    let leader = cluster.leader().await?;
+    let other = cluster.others(&[leader])[0];
+    cluster[leader].kill().await?;
+    cluster[other].kill().await?;
+    cluster.leader().await?;
+    load.flows(100).await?;
+    cluster[leader].start_again().await?;
+    cluster[other].start_again().await?;
+    cluster.leader().await?;
+    load.finish().await?.check(&cluster, &[0, 1, 2, 3, 4]).await?;
+    cluster.finish().await
+}
+
 /// A leader that was stopped for a while, and does not know it, must not tell what was true then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_hung_never_answers_stale() -> Result<()> {

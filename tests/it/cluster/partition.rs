@@ -3,13 +3,20 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::{Cluster, Way, eventually};
+use tests::{Cluster, Shape, Way, eventually};
 
 use super::load::Load;
 use super::watcher::Watcher;
 use super::{put_eventually, shape, within};
 
 const CUT: Way = Way { cut: true, delay: Duration::ZERO };
+
+/// Members that hold no election because the machine is busy: who asks whether there was one needs them.
+fn patient() -> Shape {
+    let mut shape = shape(3).with_network();
+    (shape.heartbeat_ms, shape.election_ms) = (100, 1500);
+    shape
+}
 
 /// Half a second after the cut the old leader may still believe in itself; it may not act on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +74,7 @@ async fn a_leader_alone_answers_nothing_stale_and_steps_back_in() -> Result<()> 
 /// A follower that hears nothing but can speak must not keep the others from their work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_hears_nothing_disturbs_nobody() -> Result<()> {
-    let mut cluster = Cluster::start(shape(3).with_network()).await?;
+    let mut cluster = Cluster::start(patient()).await?;
     let leader = cluster.leader().await?;
     let (deaf, other) = (cluster.others(&[leader])[0], cluster.others(&[leader])[1]);
     let term = cluster.client(leader).status().await?.raft_term;
@@ -78,7 +85,7 @@ async fn a_member_that_hears_nothing_disturbs_nobody() -> Result<()> {
     }
     // Several election timeouts.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(4) {
+    while began.elapsed() < Duration::from_secs(6) {
         load.flows(20).await?;
         let newest = put_eventually(&cluster, leader, "k", "v").await?;
         if let Ok(found) = within(Duration::from_millis(300), cluster.client(deaf).get("k")).await {
@@ -97,7 +104,7 @@ async fn a_member_that_hears_nothing_disturbs_nobody() -> Result<()> {
 /// A leader nobody hears loses its office though it hears them all; one that is merely slow keeps it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_not_heard_is_replaced_and_a_slow_one_is_not() -> Result<()> {
-    let mut cluster = Cluster::start(shape(3).with_network()).await?;
+    let mut cluster = Cluster::start(patient()).await?;
     let load = Load::start(cluster.clients(), "load/");
     let leader = cluster.leader().await?;
     let term = cluster.client(leader).status().await?.raft_term;
