@@ -103,13 +103,13 @@ impl Peer for PeerService {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<pb::AppendResponse, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Answer<Self::AppendStream> {
-        let (_, requests) = self.admit(request)?;
-        Ok(Response::new(Box::pin(self.node.raft().on_append(requests))))
+        let (from, requests) = self.admit(request)?;
+        Ok(Response::new(Box::pin(self.node.raft().on_append(from, requests))))
     }
 
     async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Answer<pb::AppendResponse> {
-        let (_, request) = self.admit(request)?;
-        self.node.raft().on_heartbeat(request).await.map(Response::new)
+        let (from, request) = self.admit(request)?;
+        self.node.raft().on_heartbeat(from, request).await.map(Response::new)
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Answer<pb::VoteResponse> {

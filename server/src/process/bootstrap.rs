@@ -77,6 +77,12 @@ async fn join(config: &Config, members: &Named, dialer: &Dialer) -> Result<Found
     }
     let member_id = match_members(members, &known.members, &flags.name)
         .map_err(|reason| format!("error validating peerURLs {}: {reason}", in_etcds_words(&known)))?;
+    // It has voted, and would not know any more for whom.
+    if known.members.iter().any(|member| member.id == member_id && !member.client_urls.is_empty()) {
+        return Err(format!(
+            "member {member_id:x} has already been bootstrapped; a member that lost its data directory must be removed from the cluster and added as a new one"
+        ));
+    }
     let peers: Vec<Member> = known.members.into_iter().filter(|member| member.id != member_id).collect();
     if !compatible(&peers, dialer, config.request_timeout()).await {
         return Err("incompatible with current running cluster".to_owned());

@@ -1,6 +1,5 @@
 //! How a member ends: because it is told to, or because it is none any more.
 
-use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,7 +10,6 @@ use tracing::{info, warn};
 use super::{End, GRACE, PeerPort, notify};
 use crate::datadir::DataDir;
 use crate::node::Node;
-use crate::raft::Contact;
 
 /// How often a member looks whether it still is one.
 const LOOK: Duration = Duration::from_millis(250);
@@ -71,7 +69,7 @@ async fn hand_over(node: &Node) {
     if voters.len() < 2 {
         return info!("skipped leadership transfer for single voting member cluster");
     }
-    let Some(heir) = heir(&voters, &node.raft().contacts()) else {
+    let Some(heir) = node.raft().heir() else {
         return warn!(error = "unhealthy cluster", "leadership transfer failed");
     };
     let transferee = format!("{heir:x}");
@@ -88,15 +86,6 @@ async fn hand_over(node: &Node) {
     }
 }
 
-/// The voter that is reached and has most of the log; of several the one that was reached longest.
-fn heir(voters: &[u64], contacts: &[Contact]) -> Option<u64> {
-    contacts
-        .iter()
-        .filter(|contact| voters.contains(&contact.id) && contact.active_since.is_some())
-        .max_by_key(|contact| (contact.matched, Reverse(contact.active_since)))
-        .map(|contact| contact.id)
-}
-
 /// Returns once this member was removed from the cluster, as it sees itself or as the others say, of whom none may
 /// have told it in time.
 pub(super) async fn removed(node: &Node) {
@@ -107,30 +96,5 @@ pub(super) async fn removed(node: &Node) {
             _ = looks.tick() => if node.reader().removed(node.member_id()) { return },
             said = told.wait_for(|removed| *removed) => if said.is_ok() { return },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_heir_votes_is_reached_and_has_most_of_the_log() {
-        let now = Instant::now();
-        let contact = |id, seconds: Option<u64>, matched| Contact {
-            id,
-            active_since: seconds.map(|seconds| now - Duration::from_secs(seconds)),
-            matched: Some(matched),
-        };
-        let contacts = [
-            contact(1, Some(9), 5),
-            contact(2, Some(1), 7),
-            contact(3, Some(3), 7),
-            contact(4, None, 9),
-            contact(5, Some(9), 9),
-        ];
-        assert_eq!(heir(&[1, 2, 3, 4], &contacts), Some(3));
-        assert_eq!(heir(&[1, 4], &contacts), Some(1));
-        assert_eq!(heir(&[4], &contacts), None);
     }
 }

@@ -71,6 +71,8 @@ impl Fingerprints {
     /// The state was replaced: what was applied here before says nothing any more.
     pub fn replaced(&self) {
         *self.seen.lock() = Seen::default();
+        self.diverged.store(false, Ordering::Release);
+        self.divergence.send_replace(None);
     }
 
     /// A leader had applied this much, with this fingerprint.
@@ -87,7 +89,11 @@ impl Fingerprints {
     }
 
     /// What to tell a follower: in turns the newest, and the newest at an entry that every member knows its own of.
+    /// A member that differs has nothing to tell.
     pub fn tell(&self) -> Option<(u64, Fingerprint)> {
+        if self.diverged() {
+            return None;
+        }
         let mut seen = self.seen.lock();
         seen.told_mark = !seen.told_mark;
         let newest = seen.own.iter().next_back();

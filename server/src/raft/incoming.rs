@@ -2,6 +2,7 @@
 
 use futures::{Stream, StreamExt};
 use openraft::storage::Snapshot;
+use prost::Message;
 use proto::peer as pb;
 use tonic::Status;
 
@@ -9,15 +10,21 @@ use super::state_machine::{StateFiles, stored};
 use super::types::{Origin, SnapshotMeta};
 use super::{Raft, wire};
 use crate::error::Unavailable;
+use crate::metrics::METRICS;
 
 impl Raft {
     /// Entries from a leader; answers come in the order of the requests. A stream ends at the first request that
     /// is refused.
     pub fn on_append(
         &self,
+        from: u64,
         requests: impl Stream<Item = Result<pb::AppendRequest, Status>> + Send + 'static,
     ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
-        let requests = requests.scan((), |(), request| {
+        let received = METRICS.network.peer_received_bytes.with_label_values(&[&format!("{from:x}")]);
+        let requests = requests.scan((), move |(), request| {
+            if let Ok(request) = &request {
+                received.inc_by(request.encoded_len() as u64);
+            }
             let request = request.and_then(wire::to_append_request);
             futures::future::ready(
                 request.inspect_err(|status| tracing::debug!(%status, "an append stream ends")).ok(),
@@ -37,10 +44,14 @@ impl Raft {
     ///
     /// # Errors
     /// When it is malformed or consensus has ended.
-    pub async fn on_heartbeat(&self, request: pb::AppendRequest) -> Result<pb::AppendResponse, Status> {
+    pub async fn on_heartbeat(
+        &self,
+        from: u64,
+        request: pb::AppendRequest,
+    ) -> Result<pb::AppendResponse, Status> {
         let fingerprint = request.fingerprint;
         let once = futures::stream::once(futures::future::ready(Ok(request)));
-        let answer = std::pin::pin!(self.on_append(once)).next().await;
+        let answer = std::pin::pin!(self.on_append(from, once)).next().await;
         if let (Some(theirs), Some(Ok(answer))) = (fingerprint, &answer)
             && !matches!(answer.outcome, Some(pb::append_response::Outcome::HigherVote(_)))
         {
@@ -76,6 +87,9 @@ impl Raft {
         &self,
         request: pb::TransferRequest,
     ) -> Result<pb::TransferResponse, Status> {
+        if self.shared.status.fingerprints.diverged() && request.to == self.status().member_id {
+            return Err(Status::failed_precondition("a member whose data differs does not lead"));
+        }
         let answer = self.shared.core.handle_transfer_leader(wire::to_transfer_request(request)?).await;
         answer.map(|answer| wire::transfer_response(&answer)).map_err(ended)
     }

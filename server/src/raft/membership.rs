@@ -10,8 +10,10 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use proto::peer as pb;
 use tokio::time::Instant;
 
+use super::peers::Peers;
 use super::types::{Node, TypeConfig};
 use super::{Change, Contact, Inner, Raft};
 use crate::error::Unavailable;
@@ -81,9 +83,11 @@ impl Raft {
         loop {
             let asked = self.shared.core.trigger().transfer_leader(to).await;
             asked.map_err(|_| Unavailable::Stopped)?;
-            let changed = changes.wait_for(|status| status.leader != me && status.leader != 0);
+            let changed = async {
+                changes.wait_for(|status| status.leader != me && status.leader != 0).await.map(drop)
+            };
             match tokio::time::timeout(attempt, changed).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(())) => return self.leads(to, until).await,
                 Ok(Err(_)) => return Err(Unavailable::Stopped),
                 Err(_elapsed) if Instant::now() >= until => return Err(Unavailable::TimedOut),
                 Err(_elapsed) => {}
@@ -91,17 +95,49 @@ impl Raft {
         }
     }
 
+    /// Returns once another member answers as the leader, or at the end of the time: it may be a third one that leads.
+    async fn leads(&self, member: u64, until: Instant) -> Result<(), Unavailable> {
+        while self.status().leader == member && Instant::now() < until {
+            let asked = self.shared.peers.control(
+                member,
+                PAUSE * 10,
+                pb::ReadIndexRequest {},
+                |mut client, r| async move { client.read_index(r).await },
+            );
+            if asked.await.is_ok_and(|answer| answer.refused() == pb::Refused::NotRefused) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// On the leader: the voter that is best to lead next.
+    pub fn heir(&self) -> Option<u64> {
+        heir(&self.shared.core, &self.shared.peers)
+    }
+
     /// How the ways to the other members are.
     pub fn contacts(&self) -> Vec<Contact> {
-        let metrics = self.shared.core.metrics();
-        let matched = metrics.borrow_watched().replication.clone().unwrap_or_default();
-        let contacts = self.shared.peers.active_since().into_iter().map(|(id, active_since)| Contact {
-            id,
-            active_since,
-            matched: matched.get(&id).and_then(|log_id| log_id.as_ref()).map(|log_id| log_id.index + 1),
-        });
-        contacts.collect()
+        contacts(&self.shared.core, &self.shared.peers)
     }
+}
+
+fn contacts(core: &Inner, peers: &Peers) -> Vec<Contact> {
+    let matched = core.metrics().borrow_watched().replication.clone().unwrap_or_default();
+    let contacts = peers.active_since().into_iter().map(|(id, active_since)| Contact {
+        id,
+        active_since,
+        matched: matched.get(&id).and_then(|log_id| log_id.as_ref()).map(|log_id| log_id.index + 1),
+    });
+    contacts.collect()
+}
+
+/// On the leader: of the other voters one that answers, and has most of the log.
+pub(super) fn heir(core: &Inner, peers: &Peers) -> Option<u64> {
+    let voters: BTreeSet<u64> = core.voter_ids().collect();
+    let others = contacts(core, peers).into_iter().filter(|contact| voters.contains(&contact.id));
+    others.max_by_key(|contact| (contact.active_since.is_some(), contact.matched)).map(|contact| contact.id)
 }
 
 /// Commits a change, waiting for one under way; gives the index of its last entry.
@@ -133,16 +169,6 @@ async fn commit(core: &Inner, changes: Changes) -> Result<u64, Unavailable> {
 fn in_progress(error: &ClientWriteError<TypeConfig>) -> bool {
     use openraft::errors::ChangeMembershipError::InProgress;
     matches!(error, ClientWriteError::ChangeMembershipError(InProgress(_)))
-}
-
-/// On the leader: the voter that has most of the log, this member apart.
-pub(super) fn heir(core: &Inner, own: u64) -> Option<u64> {
-    let metrics = core.metrics();
-    let metrics = metrics.borrow_watched();
-    let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-    let replication = metrics.replication.as_ref()?;
-    let others = replication.iter().filter(|(id, _)| **id != own && voters.contains(id));
-    others.max_by_key(|(_, matched)| *matched).map(|(id, _)| *id)
 }
 
 /// On the leader: gives their votes to members that are to have one and have caught up.

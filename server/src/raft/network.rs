@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
@@ -13,19 +14,21 @@ use openraft::network::{
     RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
-use super::peers::{Peers, Way};
+use super::peers::{Link, Peers, Way};
 use super::send_state::SendState;
 use super::state_machine::StateFiles;
 use super::status::Shared;
 use super::types::{Node, Term, TypeConfig, Vote};
 use super::wire;
+use crate::metrics::METRICS;
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
@@ -92,12 +95,23 @@ impl Peer {
         let link = self.peers.link(self.id)?;
         let mut client = self.peers.client(&link, Way::Append)?;
         let window = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
-        let requests = paced(input, Arc::clone(&window)).map(wire::append_request);
+        let term = Arc::new(AtomicU64::new(0));
+        let (leads, sent) =
+            (Arc::clone(&term), METRICS.network.peer_sent_bytes.with_label_values(&[&link.name()]));
+        let requests = paced(input, Arc::clone(&window)).map(move |request| {
+            leads.store(request.vote.leader_id().term, Ordering::Relaxed);
+            let request = wire::append_request(request);
+            sent.inc_by(request.encoded_len() as u64);
+            request
+        });
         let answers = client.append(link.request(requests)).await?.into_inner();
         link.succeeded();
         Ok(Box::pin(answers.map(move |answer| {
             window.add_permits(1);
-            answer.and_then(wire::to_append_response).map_err(|status| self.error(Way::Append, status))
+            let term = term.load(Ordering::Relaxed);
+            let answer =
+                answer.and_then(wire::to_append_response).and_then(|answer| noted(&link, term, answer));
+            answer.map_err(|status| self.error(Way::Append, status))
         })))
     }
 
@@ -107,6 +121,8 @@ impl Peer {
         limit: Duration,
     ) -> Result<Option<StreamAppendResult<TypeConfig>>, Status> {
         let Some(request) = input.next().await else { return Ok(None) };
+        let link = self.peers.link(self.id)?;
+        let term = request.vote.leader_id().term;
         let mut request = wire::append_request(request);
         request.fingerprint = self.status.fingerprints.tell().map(|(index, fingerprint)| {
             proto::peer::Fingerprint { index, since: fingerprint.since, value: fingerprint.value }
@@ -114,8 +130,22 @@ impl Peer {
         let answer = self
             .peers
             .control(self.id, limit, request, |mut client, r| async move { client.heartbeat(r).await });
-        wire::to_append_response(answer.await?).map(Some)
+        noted(&link, term, wire::to_append_response(answer.await?)?).map(Some)
     }
+}
+
+/// Remembers what a peer has, and stops at one that has lost it: openraft would take that for its own fault, and end.
+fn noted(
+    link: &Link,
+    term: u64,
+    answer: StreamAppendResult<TypeConfig>,
+) -> Result<StreamAppendResult<TypeConfig>, Status> {
+    match &answer {
+        Ok(Some(matched)) => link.has(term, matched.index),
+        Err(StreamAppendError::Conflict(missing)) => link.lacks(term, missing.index)?,
+        _ => {}
+    }
+    Ok(answer)
 }
 
 /// Takes the next request only when there is room for it: what is written meanwhile goes into it.
@@ -209,11 +239,11 @@ impl NetSnapshot<TypeConfig> for Peer {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: Snapshot<Term, u64, Node, StateFiles>,
+        _snapshot: Snapshot<Term, u64, Node, StateFiles>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sent = self.send_state.send(&self.peers, self.id, vote, &snapshot);
+        let sent = self.send_state.send(&self.peers, self.id, vote);
         tokio::select! {
             sent = sent => sent.map_err(|status| StreamingError::from(self.error(Way::State, status))),
             closed = cancel => Err(closed.into()),

@@ -37,8 +37,12 @@ pub const TO_HEADER: &str = "quorate-to";
 /// The longest message between members: the largest append, with room.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// How often every peer is probed, and how long it may take to answer.
+/// How often peers are probed that answer …
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// … and when one of them does not.
+const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// A peer that takes longer to answer a probe is not there.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The pause after an append that came to nothing, doubled each time …
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -81,6 +85,8 @@ pub(crate) struct Link {
     headers: MetadataMap,
     /// Since when every probe was answered.
     active_since: Mutex<Option<Instant>>,
+    /// The last entry that the peer is known to have, and the term of the leader that was told.
+    matched: Mutex<(u64, u64)>,
     /// Appends that came to nothing, one after the other.
     failures: AtomicU32,
     complained: AtomicBool,
@@ -101,8 +107,14 @@ impl Peers {
             return;
         }
         let mut links = self.shared.links.lock();
-        if links.get(&id).is_none_or(|link| link.urls != urls) {
-            links.insert(id, Arc::new(Link::new(&self.shared, id, urls)));
+        let before = links.get(&id);
+        if before.is_none_or(|link| link.urls != urls) {
+            let link = Link::new(&self.shared, id, urls);
+            if let Some(before) = before {
+                *link.active_since.lock() = *before.active_since.lock();
+                *link.matched.lock() = *before.matched.lock();
+            }
+            links.insert(id, Arc::new(link));
         }
     }
 
@@ -165,7 +177,11 @@ impl Peers {
         if status.code() == Code::PermissionDenied {
             self.shared.removed.send_replace(true);
         }
-        if status.code() == Code::Unavailable && link.urls.len() > 1 {
+        if status.code() == Code::Unavailable {
+            self.inactive(link, status);
+        }
+        if !matches!(status.code(), Code::DeadlineExceeded | Code::FailedPrecondition) && link.urls.len() > 1
+        {
             link.at.fetch_add(1, Ordering::Relaxed);
             *link.ways[way as usize].lock() = None;
         }
@@ -217,51 +233,57 @@ impl Peers {
         }
     }
 
-    /// Probes all peers again and again.
+    /// Probes all peers again and again, those that do not answer more often.
     pub async fn probe_all(self) {
-        let mut ticks = tokio::time::interval(PROBE_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             let probes = self.links().into_iter().map(|link| self.probe(link));
-            futures::future::join_all(probes).await;
+            let active = futures::future::join_all(probes).await;
+            let all = !active.is_empty() && active.into_iter().all(|active| active);
+            tokio::time::sleep(if all { PROBE_INTERVAL } else { PROBE_INTERVAL_MIN }).await;
         }
     }
 
-    async fn probe(&self, link: Arc<Link>) {
+    /// Whether the peer answered.
+    async fn probe(&self, link: Arc<Link>) -> bool {
         let began = Instant::now();
         let request = pb::ProbeRequest {};
         let answer = self
-            .control(link.id, PROBE_INTERVAL, request, |mut client, r| async move { client.probe(r).await });
-        let answered = answer.await;
-        let was = *link.active_since.lock();
-        let now = match (&answered, was) {
-            (Ok(_), None) => Some(Instant::now()),
-            (Ok(_), since) => since,
-            (Err(_), _) => None,
-        };
-        *link.active_since.lock() = now;
+            .control(link.id, PROBE_TIME_MAX, request, |mut client, r| async move { client.probe(r).await })
+            .await;
         let peer = format!("{:x}", link.id);
-        let local = format!("{:x}", self.shared.member_id);
-        let network = &METRICS.network;
-        let labels = [local.as_str(), peer.as_str()];
-        network.active_peers.with_label_values(&labels).set(i64::from(now.is_some()));
-        match (was, now, &answered) {
-            (None, Some(_), _) => tracing::info!(peer, "peer became active"),
-            (Some(_), None, Err(status)) => {
-                network.disconnected_peers.with_label_values(&labels).inc();
-                tracing::warn!(
-                    peer,
-                    error = status.message(),
-                    "peer became inactive (message send to peer failed)"
-                );
-            }
-            _ => {}
+        if let Err(status) = answer {
+            self.inactive(&link, &status);
+            return false;
         }
-        if answered.is_ok() {
-            let seconds = began.elapsed().as_secs_f64();
-            network.peer_round_trip_seconds.with_label_values(&[&peer]).observe(seconds);
-            link.complained.store(false, Ordering::Relaxed);
+        let before = {
+            let mut active_since = link.active_since.lock();
+            let before = *active_since;
+            active_since.get_or_insert_with(Instant::now);
+            before
+        };
+        if before.is_none() {
+            tracing::info!(peer, "peer became active");
+        }
+        let network = &METRICS.network;
+        network.active_peers.with_label_values(&[&format!("{:x}", self.shared.member_id), &peer]).set(1);
+        network.peer_round_trip_seconds.with_label_values(&[&peer]).observe(began.elapsed().as_secs_f64());
+        link.complained.store(false, Ordering::Relaxed);
+        true
+    }
+
+    /// The peer does not answer.
+    fn inactive(&self, link: &Link, status: &Status) {
+        let was_active = link.active_since.lock().take().is_some();
+        let (local, peer) = (format!("{:x}", self.shared.member_id), format!("{:x}", link.id));
+        let (network, labels) = (&METRICS.network, [local.as_str(), peer.as_str()]);
+        network.active_peers.with_label_values(&labels).set(0);
+        if was_active {
+            network.disconnected_peers.with_label_values(&labels).inc();
+            tracing::warn!(
+                peer,
+                error = status.message(),
+                "peer became inactive (message send to peer failed)"
+            );
         }
     }
 }
@@ -283,6 +305,7 @@ impl Link {
             ways: Default::default(),
             headers,
             active_since: Mutex::default(),
+            matched: Mutex::default(),
             failures: AtomicU32::new(0),
             complained: AtomicBool::new(false),
         }
@@ -297,6 +320,37 @@ impl Link {
     /// The peer is there.
     pub fn succeeded(&self) {
         self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// The peer has told the leader of a term up to where their logs are the same.
+    pub fn has(&self, term: u64, index: u64) {
+        let mut matched = self.matched.lock();
+        *matched = (*matched).max((term, index));
+    }
+
+    /// The peer tells the leader of a term that it lacks an entry.
+    ///
+    /// # Errors
+    /// When it had that entry: then it has lost its disk, and what it acknowledged is not there any more.
+    pub fn lacks(&self, term: u64, index: u64) -> Result<(), Status> {
+        let (known_term, known) = *self.matched.lock();
+        if known_term != term || index > known {
+            return Ok(());
+        }
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                peer = format!("{:x}", self.id),
+                acknowledged = known + 1,
+                missing = index + 1,
+                "a member has lost its log: remove it from the cluster, empty its directory and add it as a new one"
+            );
+        }
+        Err(Status::data_loss(format!("member {:x} has lost entry {}", self.id, index + 1)))
+    }
+
+    /// The peer's id, as metrics and logs have it.
+    pub fn name(&self) -> String {
+        format!("{:x}", self.id)
     }
 
     /// A message with who sends it to whom.

@@ -8,22 +8,21 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::io::Seek;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::Stream;
 use openraft::raft::SnapshotResponse;
-use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use proto::peer as pb;
 use state::Checkpoint;
 use tonic::Status;
 
+use super::machine::Checkpointer;
 use super::peers::{Peers, Way};
-use super::state_machine::StateFiles;
-use super::types::{Node, Term, TypeConfig, Vote};
+use super::types::{TypeConfig, Vote};
 use super::wire;
 use crate::metrics::METRICS;
 
@@ -33,9 +32,6 @@ const CHUNK: usize = 1 << 20;
 const RATE: f64 = (256 << 20) as f64;
 /// A checkpoint older than this is not gone on with: the log behind it may be purged.
 const AGE_MAX: Duration = Duration::from_secs(600);
-
-/// Makes a checkpoint of the state in a new folder.
-pub(crate) type Checkpointer = Box<dyn Fn(&Path) -> Result<Checkpoint, state::Fault> + Send + Sync>;
 
 /// Sends checkpoints.
 pub(crate) struct SendState {
@@ -81,7 +77,6 @@ impl SendState {
         peers: &Peers,
         to: u64,
         vote: Vote,
-        _snapshot: &Snapshot<Term, u64, Node, StateFiles>,
     ) -> Result<SnapshotResponse<TypeConfig>, Status> {
         let peer = format!("{to:x}");
         let (network, labels) = (&METRICS.network, [peer.as_str()]);
@@ -137,6 +132,11 @@ impl SendState {
         let response = client.install_state(link.request(install)).await?.into_inner();
         self.kept.lock().remove(&to);
         Ok((total, SnapshotResponse { vote: wire::to_vote(response.vote)? }))
+    }
+
+    /// Lets go of checkpoints that nobody has fetched in time.
+    pub fn prune(&self) {
+        self.kept.lock().retain(|_, kept| kept.made.elapsed() < AGE_MAX);
     }
 
     async fn checkpoint(self: &Arc<Self>, to: u64) -> Result<Arc<Kept>, Status> {

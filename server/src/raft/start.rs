@@ -234,10 +234,14 @@ impl Member {
                 self.status.set_role(leader, role.vote.leader_id.term, own.is_some_and(|node| node.learner));
                 leader == self.config.member_id
             };
+            if self.status.fingerprints.diverged() {
+                raft.runtime_config().elect(false);
+            }
             if let Err(error) = &metrics.borrow_watched().running_state {
                 return format!("raft: {error}");
             }
             self.look_after_disk(raft, &mut stepping_down).await;
+            self.send_state.prune();
             if leads && giving_votes.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                 giving_votes = Some(tokio::spawn(membership::give_votes(raft.clone())));
             }
@@ -262,7 +266,7 @@ impl Member {
             return;
         }
         let again = asked.replace(Instant::now()).is_some();
-        let heir = membership::heir(raft, self.config.member_id);
+        let heir = membership::heir(raft, &self.peers);
         if !again {
             tracing::error!(
                 wal_dir = %self.config.wal_dir.display(),

@@ -22,7 +22,8 @@ async fn a_lone_survivor_becomes_a_new_cluster() -> Result<()> {
     let client = cluster.client(0);
     let after = client.members(true).await?;
     ensure!(after.members.len() == 1 && before.members.contains(&after.members[0]), "{after:?}");
-    let cluster_id = |list: &proto::etcdserverpb::MemberListResponse| list.header.map(|header| header.cluster_id);
+    let cluster_id =
+        |list: &proto::etcdserverpb::MemberListResponse| list.header.map(|header| header.cluster_id);
     ensure!(cluster_id(&after) == cluster_id(&before), "{after:?}");
     put_eventually(&cluster, 0, "after", "").await?;
 
