@@ -71,28 +71,38 @@ impl Raft {
     /// Has another voter take over; resolves once this member knows that it leads.
     ///
     /// # Errors
-    /// When this member does not lead, or nothing came of it within two elections.
+    /// When this member does not lead, the other does not answer, or nothing came of it within two elections.
     pub async fn transfer_leader(&self, to: u64) -> Result<(), Unavailable> {
         let mut changes = self.status_watch();
         let me = self.status().member_id;
         if self.status().leader != me {
             return Err(Unavailable::NoLeader);
         }
-        let attempt = self.shared.election_time;
-        let until = Instant::now() + 2 * attempt;
+        let until = Instant::now() + 2 * self.shared.election_time;
+        let mut ask_at = Instant::now();
         loop {
-            let asked = self.shared.core.trigger().transfer_leader(to).await;
-            asked.map_err(|_| Unavailable::Stopped)?;
+            if Instant::now() >= ask_at {
+                let asked = self.shared.core.trigger().transfer_leader(to).await;
+                asked.map_err(|_| Unavailable::Stopped)?;
+                ask_at = Instant::now() + self.shared.election_time;
+            }
             let changed = async {
                 changes.wait_for(|status| status.leader != me && status.leader != 0).await.map(drop)
             };
-            match tokio::time::timeout(attempt, changed).await {
+            match tokio::time::timeout(PAUSE, changed).await {
                 Ok(Ok(())) => return self.leads(to, until).await,
                 Ok(Err(_)) => return Err(Unavailable::Stopped),
-                Err(_elapsed) if Instant::now() >= until => return Err(Unavailable::TimedOut),
+                Err(_elapsed) if Instant::now() >= until || !self.is_active(to) => {
+                    return Err(Unavailable::TimedOut);
+                }
                 Err(_elapsed) => {}
             }
         }
+    }
+
+    fn is_active(&self, member: u64) -> bool {
+        let active_since = self.shared.peers.active_since();
+        active_since.iter().any(|(id, since)| *id == member && since.is_some())
     }
 
     /// Returns once another member answers as the leader, or at the end of the time: it may be a third one that leads.
@@ -136,8 +146,12 @@ fn contacts(core: &Inner, peers: &Peers) -> Vec<Contact> {
 /// On the leader: of the other voters one that answers, and has most of the log.
 pub(super) fn heir(core: &Inner, peers: &Peers) -> Option<u64> {
     let voters: BTreeSet<u64> = core.voter_ids().collect();
-    let others = contacts(core, peers).into_iter().filter(|contact| voters.contains(&contact.id));
-    others.max_by_key(|contact| (contact.active_since.is_some(), contact.matched)).map(|contact| contact.id)
+    let able = |contact: &Contact| voters.contains(&contact.id) && contact.active_since.is_some();
+    contacts(core, peers)
+        .into_iter()
+        .filter(able)
+        .max_by_key(|contact| contact.matched)
+        .map(|contact| contact.id)
 }
 
 /// Commits a change, waiting for one under way; gives the index of its last entry.
