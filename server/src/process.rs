@@ -41,7 +41,7 @@ use crate::node::{Node, Settings, Sink};
 use crate::peer;
 use crate::peer::dial::Dialer;
 use crate::peer::http::{Cluster, Member as PeerMember, PeerHttp};
-use crate::peer::listen::Late;
+use crate::peer::listen::{Home, Late};
 use crate::peer::service::PeerService;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
@@ -208,18 +208,25 @@ async fn first_start(config: &Config, dialer: &Dialer) -> anyhow::Result<Foundin
 struct PeerPort {
     grpc: Late,
     http: PeerHttp,
+    home: Home,
     stop: tokio::sync::watch::Sender<bool>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl PeerPort {
     fn open(sockets: &mut Sockets) -> anyhow::Result<PeerPort> {
-        let (grpc, http) = (Late::default(), PeerHttp::default());
+        let (grpc, http, home) = (Late::default(), PeerHttp::default(), Home::default());
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let peers = std::mem::take(&mut sockets.peers);
-        let thread =
-            peer::listen::serve(peers, sockets.peer_tls.clone(), grpc.clone(), http.clone(), stopping)?;
-        Ok(PeerPort { grpc, http, stop, thread })
+        let thread = peer::listen::serve(
+            peers,
+            sockets.peer_tls.clone(),
+            grpc.clone(),
+            http.clone(),
+            &home,
+            stopping,
+        )?;
+        Ok(PeerPort { grpc, http, home, stop, thread })
     }
 
     async fn close(self) {
@@ -297,6 +304,7 @@ impl Member {
         health.is(node.clone());
         let first = if founding.founders.is_empty() { founding.peers } else { founding.founders };
         peers.grpc.is(PeerService::new(node.clone()));
+        peers.home.is(node.raft().runtime());
         peers.http.is(PeerView { node: node.clone(), first });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         node.start_background(&stopping);

@@ -219,6 +219,11 @@ impl Raft {
         self.shared.status.disk_hangs()
     }
 
+    /// Where consensus runs; what is spawned there must never block.
+    pub fn runtime(&self) -> tokio::runtime::Handle {
+        self.shared.peers.runtime()
+    }
+
     /// What this member knows now; costs next to nothing.
     pub fn status(&self) -> Status {
         self.shared.status.status()

@@ -1,5 +1,9 @@
 //! The peer port: a thread of its own, so that no client's request delays what keeps the cluster together.
 //!
+//! Connections live where consensus does, once it runs: what a peer asks is
+//! answered there, and nothing is handed from thread to thread. Those from
+//! before are closed then, and come again.
+//!
 //! It answers from the first moment. What it has no answer for yet, since the
 //! member starts, it refuses at once: a peer that asks must not wait in a queue.
 
@@ -22,6 +26,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -112,6 +117,23 @@ impl Service<Request<Incoming>> for Late {
     }
 }
 
+/// The runtime on which connections live, once there is one. Clones are the same.
+#[derive(Clone)]
+pub struct Home(Arc<watch::Sender<Option<Handle>>>);
+
+impl Default for Home {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+}
+
+impl Home {
+    /// From now on it is this one.
+    pub fn is(&self, runtime: Handle) {
+        self.0.send_replace(Some(runtime));
+    }
+}
+
 /// Serves the peer port until `stop` says so; the thread ends a moment later.
 ///
 /// # Errors
@@ -121,17 +143,25 @@ pub fn serve<G: Grpc>(
     tls: Option<Acceptor>,
     grpc: G,
     http: PeerHttp,
+    home: &Home,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("peers runtime")?;
+    let home = home.0.subscribe();
     let serving = move || {
         runtime.block_on(async {
             let mut ports = JoinSet::new();
             for (listener, url) in sockets {
                 info!(address = %url, "serving peer traffic");
                 let tls = tls.clone().filter(|_| url.is_tls());
-                let port = Port { tls, grpc: grpc.clone(), http: http.clone(), stop: stop.clone() };
+                let port = Port {
+                    tls,
+                    grpc: grpc.clone(),
+                    http: http.clone(),
+                    home: home.clone(),
+                    stop: stop.clone(),
+                };
                 ports.spawn(accept(listener, port));
             }
             while let Some(ended) = ports.join_next().await {
@@ -154,6 +184,7 @@ struct Port<G> {
     tls: Option<Acceptor>,
     grpc: G,
     http: PeerHttp,
+    home: watch::Receiver<Option<Handle>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -169,7 +200,14 @@ async fn accept<G: Grpc>(listener: Listener, port: Port<G>) -> io::Result<()> {
                         debug!(%error, "a peer's connection was gone at once");
                         continue;
                     }
-                    connections.spawn(port.clone().take(stream, Some(remote)));
+                    let home = port.home.borrow().clone();
+                    match home {
+                        None => connections.spawn(port.clone().take(stream, Some(remote))),
+                        Some(home) => {
+                            let stream = stream.into_std()?;
+                            connections.spawn_on(port.clone().take_home(stream, remote), &home)
+                        }
+                    };
                 }
                 Ok(Accepted::Unix(stream)) => {
                     connections.spawn(port.clone().take(stream, None));
@@ -180,7 +218,9 @@ async fn accept<G: Grpc>(listener: Listener, port: Port<G>) -> io::Result<()> {
                 }
             },
             Some(ended) = connections.join_next() => {
-                if let Err(broken) = ended {
+                if let Err(broken) = ended
+                    && !broken.is_cancelled()
+                {
                     error!(%broken, "a peer's connection broke");
                 }
             }
@@ -188,7 +228,8 @@ async fn accept<G: Grpc>(listener: Listener, port: Port<G>) -> io::Result<()> {
         }
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, connections.join_all()).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, ended).await.is_err() {
         debug!("peers' connections were cut that did not end in time");
     }
     Ok(())
@@ -224,6 +265,16 @@ impl Accepting {
 }
 
 impl<G: Grpc> Port<G> {
+    /// As [`Self::take`], for a connection that begins on the runtime where it stays.
+    async fn take_home(mut self, stream: std::net::TcpStream, remote: IpAddr) {
+        // It is there already: nothing to wait for.
+        self.home = watch::Sender::new(None).subscribe();
+        match tokio::net::TcpStream::from_std(stream) {
+            Ok(stream) => self.take(stream, Some(remote)).await,
+            Err(error) => warn!(%error, "a peer's connection cannot be served"),
+        }
+    }
+
     async fn take<S>(self, stream: S, remote: Option<IpAddr>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -261,8 +312,17 @@ impl<G: Grpc> Port<G> {
         let (grpc, http) = (self.grpc.clone(), self.http.clone());
         let answering = service_fn(move |request| answer(request, grpc.clone(), http.clone()));
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answering));
+        let moves = async {
+            if self.home.wait_for(Option::is_some).await.is_err() {
+                std::future::pending().await
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = moves => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
             () = stopped(&mut self.stop) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await

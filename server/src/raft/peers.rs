@@ -101,6 +101,11 @@ impl Peers {
         Self { shared: Arc::new(Shared { cluster_id, member_id, dialer, runtime, links, removed }) }
     }
 
+    /// The runtime on which connections live.
+    pub fn runtime(&self) -> Handle {
+        self.shared.runtime.clone()
+    }
+
     /// Where a peer is to be found from now on.
     pub fn set(&self, id: u64, urls: &[String]) {
         if id == self.shared.member_id || urls.is_empty() {
