@@ -107,11 +107,6 @@ impl Peer for PeerService {
         Ok(Response::new(Box::pin(self.node.raft().on_append(from, requests))))
     }
 
-    async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Answer<pb::AppendResponse> {
-        let (from, request) = self.admit(request)?;
-        self.node.raft().on_heartbeat(from, request).await.map(Response::new)
-    }
-
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Answer<pb::VoteResponse> {
         let (_, request) = self.admit(request)?;
         self.node.raft().on_vote(request).await.map(Response::new)

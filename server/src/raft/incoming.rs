@@ -1,7 +1,12 @@
 //! What peers ask of this member's consensus.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use futures::{Stream, StreamExt};
+use openraft::raft::StreamAppendError;
 use openraft::storage::Snapshot;
+use parking_lot::Mutex;
 use prost::Message;
 use proto::peer as pb;
 use tonic::Status;
@@ -13,52 +18,38 @@ use crate::error::Unavailable;
 use crate::metrics::METRICS;
 
 impl Raft {
-    /// Entries from a leader; answers come in the order of the requests. A stream ends at the first request that
-    /// is refused.
+    /// Entries or heartbeats from a leader; answers come in the order of the requests. A stream ends at the first
+    /// request that is refused.
     pub fn on_append(
         &self,
         from: u64,
         requests: impl Stream<Item = Result<pb::AppendRequest, Status>> + Send + 'static,
     ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
         let received = METRICS.network.peer_received_bytes.with_label_values(&[&format!("{from:x}")]);
+        // What the requests say of the leader's state counts once they are accepted.
+        let told = Arc::new(Mutex::new(VecDeque::new()));
+        let tells = Arc::clone(&told);
         let requests = requests.scan((), move |(), request| {
-            if let Ok(request) = &request {
+            let request = request.and_then(|request| {
                 received.inc_by(request.encoded_len() as u64);
-            }
-            let request = request.and_then(wire::to_append_request);
-            futures::future::ready(
-                request.inspect_err(|status| tracing::debug!(%status, "an append stream ends")).ok(),
-            )
+                tells.lock().push_back(request.fingerprint);
+                wire::to_append_request(request)
+            });
+            let request = request.inspect_err(|status| tracing::debug!(%status, "an append stream ends"));
+            futures::future::ready(request.ok())
         });
         let status = self.shared.status.clone();
         self.shared.core.stream_append(requests).map(move |result| {
             let result = result.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-            if result.is_ok() {
+            let fingerprint = told.lock().pop_front().flatten();
+            if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
                 status.hear();
+                if let Some(pb::Fingerprint { index, since, value }) = fingerprint {
+                    status.fingerprints.hear(index, state::Fingerprint { since, value });
+                }
             }
             Ok(wire::append_response(&result))
         })
-    }
-
-    /// One heartbeat.
-    ///
-    /// # Errors
-    /// When it is malformed or consensus has ended.
-    pub async fn on_heartbeat(
-        &self,
-        from: u64,
-        request: pb::AppendRequest,
-    ) -> Result<pb::AppendResponse, Status> {
-        let fingerprint = request.fingerprint;
-        let once = futures::stream::once(futures::future::ready(Ok(request)));
-        let answer = std::pin::pin!(self.on_append(from, once)).next().await;
-        if let (Some(theirs), Some(Ok(answer))) = (fingerprint, &answer)
-            && !matches!(answer.outcome, Some(pb::append_response::Outcome::HigherVote(_)))
-        {
-            let fingerprint = state::Fingerprint { since: theirs.since, value: theirs.value };
-            self.shared.status.fingerprints.hear(theirs.index, fingerprint);
-        }
-        answer.unwrap_or_else(|| Err(Status::invalid_argument("a malformed heartbeat")))
     }
 
     /// Somebody wants this member's vote.

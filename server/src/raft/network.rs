@@ -19,8 +19,9 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use prost::Message;
-use tokio::sync::Semaphore;
-use tonic::{Code, Status};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
 
 use super::peers::{Link, Peers, Way};
 use super::send_state::SendState;
@@ -51,10 +52,10 @@ impl Network {
         Self { peers, send_state, status }
     }
 
-    fn peer(&self, id: u64, node: &Node, heartbeats: bool) -> Peer {
+    fn peer(&self, id: u64, node: &Node, beats: bool) -> Peer {
         self.peers.set(id, &node.peer_urls);
         let (send_state, status) = (Arc::clone(&self.send_state), Arc::clone(&self.status));
-        Peer { id, peers: self.peers.clone(), send_state, status, heartbeats }
+        Peer { id, peers: self.peers.clone(), send_state, status, beats, heartbeats: None }
     }
 }
 
@@ -77,7 +78,8 @@ pub(crate) struct Peer {
     send_state: Arc<SendState>,
     status: Arc<Shared>,
     /// Its appends are single heartbeats, which go over the control connection.
-    heartbeats: bool,
+    beats: bool,
+    heartbeats: Option<Heartbeats>,
 }
 
 impl Peer {
@@ -115,10 +117,11 @@ impl Peer {
         })))
     }
 
+    /// Sends one heartbeat. Dropped before the answer has come, it takes the stream with it: the next one would get
+    /// this answer for its own.
     async fn heartbeat(
-        &self,
+        &mut self,
         mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
-        limit: Duration,
     ) -> Result<Option<StreamAppendResult<TypeConfig>>, Status> {
         let Some(request) = input.next().await else { return Ok(None) };
         let link = self.peers.link(self.id)?;
@@ -127,10 +130,31 @@ impl Peer {
         request.fingerprint = self.status.fingerprints.tell().map(|(index, fingerprint)| {
             proto::peer::Fingerprint { index, since: fingerprint.since, value: fingerprint.value }
         });
-        let answer = self
-            .peers
-            .control(self.id, limit, request, |mut client, r| async move { client.heartbeat(r).await });
-        noted(&link, term, wire::to_append_response(answer.await?)?).map(Some)
+        let mut stream = match self.heartbeats.take() {
+            Some(stream) if Arc::ptr_eq(&stream.link, &link) => stream,
+            _ => Heartbeats::open(&self.peers, &link).await?,
+        };
+        let gone = || Status::unavailable("the stream of heartbeats has ended");
+        stream.requests.send(request).await.map_err(|_| gone())?;
+        let answer = stream.answers.message().await?.ok_or_else(gone)?;
+        self.heartbeats = Some(stream);
+        noted(&link, term, wire::to_append_response(answer)?).map(Some)
+    }
+}
+
+/// A stream of heartbeats to one peer, over the control connection: one is answered before the next is sent.
+struct Heartbeats {
+    link: Arc<Link>,
+    requests: mpsc::Sender<proto::peer::AppendRequest>,
+    answers: Streaming<proto::peer::AppendResponse>,
+}
+
+impl Heartbeats {
+    async fn open(peers: &Peers, link: &Arc<Link>) -> Result<Self, Status> {
+        let (requests, receiver) = mpsc::channel(1);
+        let mut client = peers.client(link, Way::Control)?;
+        let answers = client.append(link.request(ReceiverStream::new(receiver))).await?.into_inner();
+        Ok(Self { link: Arc::clone(link), requests, answers })
     }
 }
 
@@ -180,16 +204,16 @@ impl NetStreamAppend<TypeConfig> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.heartbeats {
-                return match self.heartbeat(input, option.hard_ttl()).await {
+            if self.beats {
+                return match self.heartbeat(input).await {
                     Ok(answer) => Ok(Box::pin(futures::stream::iter(answer.map(Ok))) as BoxStream<'s, _>),
-                    Err(status) => Err(error(status)),
+                    Err(status) => Err(self.error(Way::Control, status)),
                 };
             }
             match self.append(input).await {
