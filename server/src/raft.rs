@@ -22,6 +22,7 @@ mod divergence;
 mod forward;
 mod incoming;
 mod log_store;
+mod lookout;
 mod machine;
 mod membership;
 mod network;

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use crate::{Authority, Client, Member, Network, Options, Program};
 
-/// Clusters are heavy: with more of them, elections are late because the processor is.
-pub const AT_ONCE: usize = 2;
+/// Clusters are heavy: with more of them on two cores, elections are late because the processor is.
+pub const AT_ONCE: usize = 1;
 /// A working cluster needs a second for anything; a broken one has no need of more than this.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -101,8 +101,11 @@ impl Network {
     async fn serve(self, listener: TcpListener, to: usize, peer_port: u16) {
         while let Ok((inbound, remote)) = listener.accept().await {
             // Whoever is no member has a way of its own, which nobody cuts.
-            let from = self.dialler(remote).unwrap_or(to);
-            tokio::spawn(self.clone().connect(inbound, from, to, peer_port));
+            let network = self.clone();
+            tokio::spawn(async move {
+                let from = network.dialler(remote).await.unwrap_or(to);
+                network.connect(inbound, from, to, peer_port).await;
+            });
         }
     }
 
@@ -126,8 +129,19 @@ impl Network {
         }
     }
 
-    /// The number of the member whose process holds this end of a connection.
-    fn dialler(&self, end: SocketAddr) -> Option<usize> {
+    /// The number of the member whose process holds this end of a connection. The kernel's table of sockets may miss
+    /// one while it is read: it is looked for again.
+    async fn dialler(&self, end: SocketAddr) -> Option<usize> {
+        for _ in 0..20 {
+            if let Some(found) = self.holder(end) {
+                return Some(found);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    fn holder(&self, end: SocketAddr) -> Option<usize> {
         let socket = format!("socket:[{}]", inode(end.port())?);
         let processes = self.processes.lock().expect("no panic holds it");
         processes.iter().position(|process| holds(process.load(Ordering::Relaxed), &socket))

@@ -44,6 +44,8 @@ use crate::tls::Acceptor;
 const WINDOW: u32 = 8 << 20;
 /// The longest frame that is taken.
 const FRAME: u32 = 256 << 10;
+/// Calls given up by a peer that may wait to be seen.
+const RESETS: usize = 4096;
 /// Idle connections are pinged this often …
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// … and closed when no answer comes within this time.
@@ -306,6 +308,8 @@ impl<G: Grpc> Port<G> {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_frame_size(FRAME)
+            // A member that hung finds all that others have given up meanwhile; that is no attack.
+            .max_pending_accept_reset_streams(RESETS)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

@@ -1,0 +1,94 @@
+//! What has to be looked at while a member runs: who can lead, whether the disk answers, who is to get a vote.
+
+use std::time::{Duration, Instant};
+
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+
+use super::start::Member;
+use super::{Inner, membership};
+
+/// How often, at least, the raft core is asked whether it still runs.
+const PULSE_MAX: Duration = Duration::from_millis(500);
+
+impl Member {
+    /// Publishes roles as they change; resolves to why openraft has ended.
+    pub(super) async fn look_after(&self, raft: &Inner) -> String {
+        let (mut roles, metrics) = (raft.server_metrics(), raft.metrics());
+        let mut pulse = tokio::time::interval(PULSE_MAX.min(self.election_time() / 4));
+        let mut stepping_down = None;
+        let mut giving_votes: Option<tokio::task::JoinHandle<()>> = None;
+        loop {
+            let leads = {
+                let role = roles.borrow_and_update();
+                let leader = role.current_leader.filter(|leader| self.can_lead(*leader, raft)).unwrap_or(0);
+                let own = role.membership_config.membership().get_node(&self.config.member_id);
+                self.status.set_role(leader, role.vote.leader_id.term, own.is_some_and(|node| node.learner));
+                leader == self.config.member_id
+            };
+            if self.status.fingerprints.diverged() {
+                raft.runtime_config().elect(false);
+            }
+            if let Err(error) = &metrics.borrow_watched().running_state {
+                return format!("raft: {error}");
+            }
+            self.look_after_disk(raft, &mut stepping_down).await;
+            self.send_state.prune();
+            if leads && giving_votes.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                giving_votes = Some(tokio::spawn(membership::give_votes(raft.clone())));
+            }
+            tokio::select! {
+                changed = roles.changed() => if changed.is_err() {
+                    return "raft: its core has ended".into();
+                },
+                _ = pulse.tick() => {}
+            }
+        }
+    }
+
+    /// A leader whose disk hangs has another one lead, and says so; it asks again until one does.
+    async fn look_after_disk(&self, raft: &Inner, asked: &mut Option<Instant>) {
+        if !self.status.disk_hangs() {
+            if asked.take().is_some() {
+                tracing::info!("the disk of the raft log answers again");
+            }
+            return;
+        }
+        if asked.is_some_and(|at| at.elapsed() < self.election_time()) {
+            return;
+        }
+        let again = asked.replace(Instant::now()).is_some();
+        let heir = membership::heir(raft, &self.peers);
+        if !again {
+            tracing::error!(
+                wal_dir = %self.config.wal_dir.display(),
+                heir = heir.map(|id| format!("{id:x}")),
+                "the disk of the raft log hangs: this member leads and serves no more until it answers"
+            );
+        }
+        if let Some(heir) = heir
+            && let Err(error) = raft.trigger().transfer_leader(heir).await
+        {
+            tracing::debug!(%error, "the leadership is not handed over");
+        }
+    }
+
+    fn election_time(&self) -> Duration {
+        Duration::from_millis(self.config.election_ms.max(10))
+    }
+
+    /// A leader that has heard of no quorum, or was not heard of, for too long leads no more, whatever the votes say.
+    fn can_lead(&self, leader: u64, raft: &Inner) -> bool {
+        if self.status.disk_hangs() {
+            return false;
+        }
+        if leader != self.config.member_id {
+            return self.status.heard_within(2 * self.election_time());
+        }
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().eq([leader]);
+        let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < self.election_time());
+        alone || acked
+    }
+}
