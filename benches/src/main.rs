@@ -136,7 +136,7 @@ impl Side {
 
 /// Members as they are measured: with etcd's default timeouts.
 fn shape(program: Program, members: usize) -> Shape {
-    let mut shape = Shape::new(program, members).arg("--quota-backend-bytes=8589934592");
+    let mut shape = Shape::new(program, members).beside_others().arg("--quota-backend-bytes=8589934592");
     (shape.heartbeat_ms, shape.election_ms) = (100, 1000);
     shape
 }

@@ -2,7 +2,7 @@
 //!
 //! Members have numbers, from 0 in the order they were made; a number stays
 //! with its name, ports and directory whatever the member's ID becomes. At most
-//! [`AT_ONCE`] clusters run at a time in one test process.
+//! [`AT_ONCE`] clusters that wait for their turn run at a time in one test process.
 
 use std::future::Future;
 use std::ops::{Index, IndexMut};
@@ -40,6 +40,8 @@ pub struct Shape {
     pub heartbeat_ms: u64,
     /// `--election-timeout`.
     pub election_ms: u64,
+    /// Whether it waits until no other that does so runs in this process.
+    pub waits: bool,
 }
 
 impl Shape {
@@ -53,6 +55,7 @@ impl Shape {
             network: false,
             heartbeat_ms: 50,
             election_ms: 500,
+            waits: true,
         }
     }
 
@@ -60,6 +63,13 @@ impl Shape {
     #[must_use]
     pub fn arg(mut self, flag: impl Into<String>) -> Shape {
         self.args.push(flag.into());
+        self
+    }
+
+    /// Beside others.
+    #[must_use]
+    pub fn beside_others(mut self) -> Shape {
+        self.waits = false;
         self
     }
 
@@ -87,7 +97,7 @@ pub struct Cluster {
     authority: Option<Authority>,
     dir: TempDir,
     finished: bool,
-    _turn: SemaphorePermit<'static>,
+    _turn: Option<SemaphorePermit<'static>>,
 }
 
 impl Cluster {
@@ -103,7 +113,10 @@ impl Cluster {
 
     /// Members that know each other, none of them started.
     pub async fn prepare(shape: Shape) -> Result<Cluster> {
-        let turn = TURNS.acquire().await.expect("nobody closes it");
+        let turn = match shape.waits {
+            true => Some(TURNS.acquire().await.expect("nobody closes it")),
+            false => None,
+        };
         let dir = tempfile::Builder::new().prefix("quorate-").tempdir()?;
         let authority = if shape.tls { Some(Authority::new(dir.path())?) } else { None };
         let network = shape.network.then(Network::new);

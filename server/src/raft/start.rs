@@ -219,9 +219,9 @@ impl Member {
 
 /// etcd's two timings in openraft's terms, and its defaults where they are unsafe or small.
 fn settings(config: &RaftConfig) -> anyhow::Result<Config> {
-    // A follower campaigns after max + random(min, max); etcd's election timeout is the least it waits.
+    // A follower campaigns after max + random(min, max): between nine tenths of etcd's election timeout and all of it.
     let min = (config.election_ms * 2 / 5).max(config.heartbeat_ms * 2).max(2);
-    let max = (config.election_ms * 3 / 5).max(min + config.heartbeat_ms).max(min + 1);
+    let max = (config.election_ms / 2).max(min + config.heartbeat_ms).max(min + 1);
     let settings = Config {
         cluster_name: "etcd".into(),
         heartbeat_interval: config.heartbeat_ms.max(1),
