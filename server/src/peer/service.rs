@@ -11,7 +11,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use crate::config::help::ETCD_VERSION;
 use crate::metrics::METRICS;
 use crate::node::{Node, calls};
 use crate::raft::{CLUSTER_HEADER, FROM_HEADER, MESSAGE_BYTES_MAX, TO_HEADER};
@@ -147,7 +146,7 @@ impl Peer for PeerService {
 
     async fn probe(&self, request: Request<pb::ProbeRequest>) -> Answer<pb::ProbeResponse> {
         self.admit(request)?;
-        Ok(Response::new(pb::ProbeResponse { version: ETCD_VERSION.to_owned() }))
+        Ok(Response::new(pb::ProbeResponse {}))
     }
 
     async fn offer_state(&self, request: Request<pb::StateManifest>) -> Answer<pb::StateProgress> {

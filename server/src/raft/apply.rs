@@ -255,8 +255,12 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
         if membership {
             self.tell_members();
         }
+        let mut term = 0;
         for ((log_id, waiter), reply) in ids.into_iter().zip(waiters).zip(applied.replies) {
-            self.status.forwarded.term_begins(log_id.term);
+            if log_id.term != term {
+                term = log_id.term;
+                self.status.forwarded.term_begins(term);
+            }
             match waiter {
                 Some(Waiter::Here(responder)) => responder.send(reply),
                 Some(Waiter::Forwarded(number)) => self.status.forwarded.applied(number, log_id, reply),

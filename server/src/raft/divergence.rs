@@ -34,8 +34,6 @@ pub(crate) struct Fingerprints {
 struct Seen {
     own: BTreeMap<u64, Fingerprint>,
     ahead: BTreeMap<u64, Fingerprint>,
-    /// Which of the two kinds to tell was told last.
-    told_mark: bool,
 }
 
 impl Default for Fingerprints {
@@ -88,20 +86,16 @@ impl Fingerprints {
         }
     }
 
-    /// What to tell a follower: in turns the newest, and the newest at an entry that every member knows its own of.
-    /// A member that differs has nothing to tell.
-    pub fn tell(&self) -> Option<(u64, Fingerprint)> {
-        if self.diverged() {
-            return None;
-        }
-        let mut seen = self.seen.lock();
-        seen.told_mark = !seen.told_mark;
-        let newest = seen.own.iter().next_back();
-        let mark = || {
-            seen.own.iter().rev().find(|(index, _)| index.is_multiple_of(state::apply::FINGERPRINT_INTERVAL))
+    /// What to tell a follower: the newest at an entry that every member knows its own of, however it groups them,
+    /// and the newest. A member that differs has nothing to tell.
+    pub fn tell(&self) -> Vec<(u64, Fingerprint)> {
+        let seen = self.seen.lock();
+        let Some((newest, _)) = seen.own.last_key_value().filter(|_| !self.diverged()) else {
+            return Vec::new();
         };
-        let told = if seen.told_mark { mark().or(newest) } else { newest };
-        told.map(|(index, fingerprint)| (*index, *fingerprint))
+        let mark = newest - newest % state::apply::FINGERPRINT_INTERVAL;
+        let marked = seen.own.range(mark..=mark).filter(|_| mark < *newest);
+        marked.chain(seen.own.range(newest..)).map(|(index, fingerprint)| (*index, *fingerprint)).collect()
     }
 
     /// Tells once this member is found to differ.
@@ -158,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_and_the_newest_mark_are_told_in_turns() {
+    fn the_newest_and_the_newest_mark_are_told() {
         let fingerprints = Fingerprints::default();
-        assert_eq!(fingerprints.tell(), None);
+        assert_eq!(fingerprints.tell(), []);
         fingerprints.applied(&[(1000, fingerprint(1)), (1024, fingerprint(2)), (1030, fingerprint(3))]);
-        let mut told = [fingerprints.tell(), fingerprints.tell()].map(|told| told.expect("something").0);
-        told.sort_unstable();
-        assert_eq!(told, [1024, 1030]);
+        assert_eq!(fingerprints.tell(), [(1024, fingerprint(2)), (1030, fingerprint(3))]);
+        fingerprints.applied(&[(2048, fingerprint(4))]);
+        assert_eq!(fingerprints.tell(), [(2048, fingerprint(4))], "once, where they are the same");
     }
 }

@@ -30,9 +30,9 @@ impl Raft {
         let told = Arc::new(Mutex::new(VecDeque::new()));
         let tells = Arc::clone(&told);
         let requests = requests.scan((), move |(), request| {
-            let request = request.and_then(|request| {
+            let request = request.and_then(|mut request| {
                 received.inc_by(request.encoded_len() as u64);
-                tells.lock().push_back(request.fingerprint);
+                tells.lock().push_back(std::mem::take(&mut request.fingerprints));
                 wire::to_append_request(request)
             });
             let request = request.inspect_err(|status| tracing::debug!(%status, "an append stream ends"));
@@ -41,10 +41,10 @@ impl Raft {
         let status = self.shared.status.clone();
         self.shared.core.stream_append(requests).map(move |result| {
             let result = result.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-            let fingerprint = told.lock().pop_front().flatten();
+            let fingerprints = told.lock().pop_front().unwrap_or_default();
             if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
                 status.hear();
-                if let Some(pb::Fingerprint { index, since, value }) = fingerprint {
+                for pb::Fingerprint { index, since, value } in fingerprints {
                     status.fingerprints.hear(index, state::Fingerprint { since, value });
                 }
             }

@@ -34,11 +34,7 @@ impl Raft {
         let core = &self.shared.core;
         match change {
             Change::Add(node) => {
-                let nodes = BTreeMap::from([(
-                    node.id,
-                    Node { name: node.name, peer_urls: node.peer_urls, learner: node.learner },
-                )]);
-                self.commit(ChangeMembers::AddNodes(nodes)).await
+                self.commit(ChangeMembers::AddNodes(BTreeMap::from([(node.id, node.into())]))).await
             }
             Change::Remove(id) => {
                 let voter = core.voter_ids().any(|voter| voter == id);

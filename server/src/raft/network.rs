@@ -127,9 +127,10 @@ impl Peer {
         let link = self.peers.link(self.id)?;
         let term = request.vote.leader_id().term;
         let mut request = wire::append_request(request);
-        request.fingerprint = self.status.fingerprints.tell().map(|(index, fingerprint)| {
+        let told = self.status.fingerprints.tell().into_iter().map(|(index, fingerprint)| {
             proto::peer::Fingerprint { index, since: fingerprint.since, value: fingerprint.value }
         });
+        request.fingerprints = told.collect();
         let mut stream = match self.heartbeats.take() {
             Some(stream) if Arc::ptr_eq(&stream.link, &link) => stream,
             _ => Heartbeats::open(&self.peers, &link).await?,

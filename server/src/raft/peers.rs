@@ -178,7 +178,7 @@ impl Peers {
 
     /// A call went wrong: the next one may take another URL, and what it says of this member is heard.
     pub fn failed(&self, link: &Link, way: Way, status: &Status) {
-        METRICS.network.peer_sent_failures.with_label_values(&[&format!("{:x}", link.id)]).inc();
+        METRICS.network.peer_sent_failures.with_label_values(&[&link.name()]).inc();
         if status.code() == Code::PermissionDenied {
             self.shared.removed.send_replace(true);
         }
@@ -193,11 +193,7 @@ impl Peers {
         if matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated)
             && !link.complained.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(
-                peer = format!("{:x}", link.id),
-                error = status.message(),
-                "a peer refuses this member"
-            );
+            tracing::warn!(peer = link.name(), error = status.message(), "a peer refuses this member");
         }
     }
 
@@ -255,7 +251,7 @@ impl Peers {
         let answer = self
             .control(link.id, PROBE_TIME_MAX, request, |mut client, r| async move { client.probe(r).await })
             .await;
-        let peer = format!("{:x}", link.id);
+        let peer = link.name();
         if let Err(status) = answer {
             self.inactive(&link, &status);
             return false;
@@ -279,7 +275,7 @@ impl Peers {
     /// The peer does not answer.
     fn inactive(&self, link: &Link, status: &Status) {
         let was_active = link.active_since.lock().take().is_some();
-        let (local, peer) = (format!("{:x}", self.shared.member_id), format!("{:x}", link.id));
+        let (local, peer) = (format!("{:x}", self.shared.member_id), link.name());
         let (network, labels) = (&METRICS.network, [local.as_str(), peer.as_str()]);
         network.active_peers.with_label_values(&labels).set(0);
         if was_active {
@@ -344,7 +340,7 @@ impl Link {
         }
         if !self.complained.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                peer = format!("{:x}", self.id),
+                peer = self.name(),
                 acknowledged = known + 1,
                 missing = index + 1,
                 "a member has lost its log: remove it from the cluster, empty its directory and add it as a new one"

@@ -284,9 +284,16 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
     let mut waiting = Vec::new();
     while requests.reads.drain(&mut waiting).await {
         let elsewhere = way.elsewhere();
+        if let Some((leader, _)) = elsewhere {
+            for read in waiting.extract_if(.., |read| read.taken) {
+                read.answer.send(Err(Unavailable::NotLeader { leader })).ok();
+            }
+            if waiting.is_empty() {
+                continue;
+            }
+        }
         let result = match elsewhere {
-            Some((leader, _)) if waiting.iter().any(|read| !read.taken) => ask_leader(&way, leader).await,
-            Some((leader, _)) => Err(Unavailable::NotLeader { leader }),
+            Some((leader, _)) => ask_leader(&way, leader).await,
             None if way.status.leader().0 == 0 => Err(Unavailable::NoLeader),
             None => match timeout(READ_TIME_MAX, way.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
                 Ok(Ok(linearizer)) => Ok(state_log_id(linearizer.read_log_id().log_id()).index),
@@ -295,13 +302,9 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
                 Err(_elapsed) => Err(Unavailable::NoLeader),
             },
         };
-        for ReadRequest { answer, taken } in waiting.drain(..) {
-            let result = match elsewhere {
-                Some((leader, _)) if taken => Err(Unavailable::NotLeader { leader }),
-                _ => result,
-            };
+        for read in waiting.drain(..) {
             // Whoever asked may have stopped waiting.
-            answer.send(result).ok();
+            read.answer.send(result).ok();
         }
     }
 }

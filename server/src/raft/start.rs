@@ -165,13 +165,8 @@ impl Member {
         let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state), self.status.clone());
         let raft = Inner::new(config.member_id, Arc::new(settings(config)?), network, store, machine).await?;
         if !config.initial_members.is_empty() && !raft.is_initialized().await? {
-            let nodes = config.initial_members.iter();
-            let node = |node: &state::Node| Node {
-                name: node.name.clone(),
-                peer_urls: node.peer_urls.clone(),
-                learner: node.learner,
-            };
-            let members: BTreeMap<u64, Node> = nodes.map(|member| (member.id, node(member))).collect();
+            let members = config.initial_members.iter().cloned();
+            let members: BTreeMap<u64, Node> = members.map(|member| (member.id, member.into())).collect();
             match raft.initialize(members).await {
                 // Another member may have been faster.
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}

@@ -72,6 +72,12 @@ pub(crate) struct Node {
     pub learner: bool,
 }
 
+impl From<state::Node> for Node {
+    fn from(node: state::Node) -> Self {
+        Self { name: node.name, peer_urls: node.peer_urls, learner: node.learner }
+    }
+}
+
 /// Where the result of a proposal goes. Whoever asked may have stopped waiting.
 pub(crate) struct Answer<T>(pub oneshot::Sender<T>);
 
