@@ -1,0 +1,13 @@
+//! Tries clusters under faults, and checks what clients saw.
+//!
+//! ```text
+//!   workload ─► clients ─┐                       ┌─► checkers ─► anomalies
+//!                        ├─► cluster ─► history ─┤
+//!   nemesis ─► faults ───┘                       └─► report
+//! ```
+//!
+//! A run is one workload under one nemesis on one cluster, ours or etcd's, and
+//! everything random in it comes from one seed. What clients asked and heard
+//! becomes a [`history::History`]; checkers see nothing else.
+
+pub mod history;
