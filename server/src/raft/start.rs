@@ -19,6 +19,7 @@ use super::requests::{self, Requests};
 use super::send_state::SendState;
 use super::state_machine::StateMachine;
 use super::status::Shared;
+use super::to_leader::ToLeader;
 use super::types::{Entry, Membership, Node, new_log_id};
 use crate::metrics::METRICS;
 
@@ -188,7 +189,7 @@ impl Member {
     ) -> Option<oneshot::Sender<()>> {
         let way = requests::Way {
             raft: raft.clone(),
-            peers: self.peers.clone(),
+            to_leader: Arc::new(ToLeader::new(self.peers.clone(), self.status.clone())),
             status: self.status.clone(),
             member_id: self.config.member_id,
         };
