@@ -19,5 +19,8 @@ pub mod process;
 pub mod quota;
 pub mod raft;
 pub mod serve;
+#[cfg(feature = "simulation")]
+pub mod simulation;
+pub mod threads;
 pub mod tls;
 pub mod watch;

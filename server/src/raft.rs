@@ -53,7 +53,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::Unavailable;
 use crate::peer::dial::Dialer;
-use machine::{Machine, Persistent};
+pub(crate) use machine::{Checkpointer, Machine, Persistent};
 use peers::Peers;
 use receive_state::ReceiveState;
 use requests::Requests;
@@ -195,6 +195,35 @@ impl Raft {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// As [`Raft::start`], on the current runtime: gives the log as well, to be looked at.
+    #[cfg(feature = "simulation")]
+    pub(crate) async fn start_simulated(
+        config: RaftConfig,
+        disk: (Arc<dyn raftlog::Disk>, raftlog::Options),
+        machine: impl Machine,
+        sink: impl ApplySink,
+    ) -> anyhow::Result<(Self, raftlog::Log)> {
+        let status = Arc::new(Shared::new(config.member_id));
+        let requests = Arc::new(Requests::default());
+        let election_time = Duration::from_millis(config.election_ms);
+        let receive = Arc::new(ReceiveState::new(config.receive_dir.clone()));
+        let started =
+            start::start_simulated(config, disk, machine, sink, status.clone(), requests.clone()).await?;
+        let (start::Started { core, peers, stop }, log) = started;
+        let stop = Mutex::new(Some(stop));
+        let shared = Handle { core, peers, receive, status, requests, election_time, stop };
+        Ok((Self { shared: Arc::new(shared) }, log))
+    }
+
+    /// The term of the member's vote, and whether it leads in that term, as openraft sees it.
+    #[cfg(feature = "simulation")]
+    pub fn role(&self) -> (u64, bool) {
+        use openraft::async_runtime::WatchReceiver;
+        let metrics = self.shared.core.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_term, metrics.state == openraft::ServerState::Leader)
+    }
+
     /// Proposes an encoded command; resolves to its reply once it is applied here. It is queued at once, also if the
     /// future is never polled; dropping the future does not take it back.
     pub fn propose(&self, command: Bytes) -> impl Future<Output = Result<Reply, Unavailable>> + Send + use<> {
@@ -269,5 +298,8 @@ impl Raft {
 /// Ends the process: what a member in this state says cannot be trusted any more.
 fn fatal(what: &dyn Display) -> ! {
     tracing::error!(error = %what, "the member stops");
+    #[cfg(feature = "simulation")]
+    crate::simulation::end_member(what);
+    #[cfg(not(feature = "simulation"))]
     std::process::abort()
 }

@@ -38,8 +38,13 @@ struct Shared {
     index: Arc<Mutex<Index>>,
     queue: Arc<Queue>,
     /// Writes when told to, if the log has no threads.
-    manual: Option<Mutex<Writer>>,
+    manual: Option<Manual>,
     threads: Mutex<Option<Threads>>,
+}
+
+struct Manual {
+    writer: Mutex<Writer>,
+    observer: Arc<dyn Observer>,
 }
 
 struct Threads {
@@ -81,15 +86,15 @@ impl Log {
         options: Options,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
-        let writer = open_writer(disk.clone(), options, observer, Housekeeper::Inline)?;
+        let writer = open_writer(disk.clone(), options, observer.clone(), Housekeeper::Inline)?;
         let index = writer.index.clone();
-        let (manual, threads) = (Some(Mutex::new(writer)), Mutex::new(None));
+        let (manual, threads) = (Some(Manual { writer: Mutex::new(writer), observer }), Mutex::new(None));
         Ok(Self { shared: Arc::new(Shared { disk, index, queue: Arc::default(), manual, threads }) })
     }
 
     /// Writes what is queued, on the caller's thread; only of a log without threads.
     pub fn run_pending(&self) {
-        if let Some(writer) = &self.shared.manual {
+        if let Some(Manual { writer, .. }) = &self.shared.manual {
             let mut batch = Vec::new();
             self.shared.queue.drain(&mut batch);
             writer.lock().flush(&mut batch);
@@ -119,7 +124,7 @@ impl Log {
         // Queued under the lock, so that the flush thread sees operations in the order readers do.
         let result = self.shared.queue.push(Op::Append { entries, done });
         drop(index);
-        refuse(result)
+        self.queued(result)
     }
 
     /// Saves the owner's vote, opaque to the log.
@@ -128,7 +133,7 @@ impl Log {
         index.vote = Some(vote.clone());
         let result = self.shared.queue.push(Op::Vote { vote, done });
         drop(index);
-        refuse(result)
+        self.queued(result)
     }
 
     /// Drops every entry after the id, or all entries.
@@ -137,7 +142,7 @@ impl Log {
         let after = index.truncate(after);
         let result = self.shared.queue.push(Op::Truncate { after, done });
         drop(index);
-        refuse(result)
+        self.queued(result)
     }
 
     /// Drops every entry up to the id, which may lie beyond the end. Files go once that is durable.
@@ -149,7 +154,7 @@ impl Log {
         index.purge(upto);
         let result = self.shared.queue.push(Op::Purge { upto });
         drop(index);
-        refuse(result)
+        self.queued(result)
     }
 
     /// Remembers that the id is committed; written along with whatever is written next.
@@ -202,7 +207,7 @@ impl Log {
     /// The segment being written and how far it was, for tests that damage what stands before.
     #[cfg(test)]
     pub(crate) fn written(&self) -> (u64, u64) {
-        let writer = self.shared.manual.as_ref().expect("a log without threads").lock();
+        let writer = self.shared.manual.as_ref().expect("a log without threads").writer.lock();
         (writer.current.seq, writer.current.written)
     }
 
@@ -210,6 +215,13 @@ impl Log {
     #[cfg(test)]
     pub(crate) fn ends(&self) -> Vec<(u64, u64)> {
         self.shared.index.lock().segments.iter().map(|segment| (segment.seq, segment.end)).collect()
+    }
+
+    fn queued(&self, result: Result<(), Op>) -> Result<(), Error> {
+        if let Some(Manual { observer, .. }) = &self.shared.manual {
+            observer.queued();
+        }
+        result.map_err(|_| Error::Closed)
     }
 
     fn usable(&self) -> Result<parking_lot::MutexGuard<'_, Index>, Error> {
@@ -224,7 +236,7 @@ impl Log {
 impl Shared {
     fn close(&self) -> Result<(), Error> {
         self.queue.close();
-        if let Some(writer) = &self.manual {
+        if let Some(Manual { writer, .. }) = &self.manual {
             let mut batch = Vec::new();
             self.queue.drain(&mut batch);
             let mut writer = writer.lock();
@@ -251,10 +263,6 @@ impl Drop for Shared {
             tracing::warn!(%error, "cannot close the raft log");
         }
     }
-}
-
-fn refuse(result: Result<(), Op>) -> Result<(), Error> {
-    result.map_err(|_| Error::Closed)
 }
 
 fn open_writer(

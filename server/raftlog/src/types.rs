@@ -38,6 +38,8 @@ pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// What the flush thread tells of its work, for metrics.
 pub trait Observer: Send + Sync + 'static {
+    /// Something waits to be written. Only a log without threads tells.
+    fn queued(&self) {}
     /// A group commit begins; until [`Observer::flushed`] the disk is at work.
     fn flushing(&self) {}
     /// One group commit: bytes written, and how long the sync took (zero when fsync is off).

@@ -46,6 +46,8 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Default)]
 pub struct Dialer {
     tls: Option<Arc<Connector>>,
+    #[cfg(feature = "simulation")]
+    network: Option<Arc<dyn crate::simulation::Network>>,
 }
 
 impl fmt::Debug for Dialer {
@@ -71,7 +73,13 @@ impl Dialer {
     /// # Errors
     /// When a certificate or a CA cannot be read.
     pub fn new(config: &Config) -> anyhow::Result<Dialer> {
-        Ok(Dialer { tls: Some(Arc::new(Connector::for_peers(config)?)) })
+        Ok(Dialer { tls: Some(Arc::new(Connector::for_peers(config)?)), ..Dialer::default() })
+    }
+
+    /// A dialer that reaches peers through a network that is not real.
+    #[cfg(feature = "simulation")]
+    pub fn over(network: Arc<dyn crate::simulation::Network>) -> Dialer {
+        Dialer { network: Some(network), ..Dialer::default() }
     }
 
     /// A channel to a peer's URL.
@@ -134,6 +142,10 @@ impl Dialer {
     }
 
     async fn connect(&self, url: &Url, protocol: Protocol) -> io::Result<Stream> {
+        #[cfg(feature = "simulation")]
+        if let Some(network) = &self.network {
+            return Ok(Stream(network.connect(url.address().to_owned()).await?));
+        }
         let plain: Box<dyn Wire> = match url.is_unix() {
             true => Box::new(UnixStream::connect(url.address()).await?),
             false => {
@@ -152,7 +164,7 @@ impl Dialer {
 }
 
 /// Whatever bytes go over.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 

@@ -338,6 +338,18 @@ impl<G: Grpc> Port<G> {
     }
 }
 
+/// Serves one connection that came over a network that is not real.
+#[cfg(feature = "simulation")]
+pub async fn serve_connection<G: Grpc>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    grpc: G,
+) {
+    let (_stops, stop) = watch::channel(false);
+    let home = watch::Sender::new(None).subscribe();
+    let port = Port { tls: None, grpc, http: PeerHttp::default(), home, stop };
+    port.take(stream, None).await;
+}
+
 async fn answer<G: Grpc>(
     request: Request<Incoming>,
     mut grpc: G,

@@ -7,7 +7,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use openraft::storage::ApplyResponder;
@@ -21,6 +20,7 @@ use super::peers::Peers;
 use super::status::Shared;
 use super::types::TypeConfig;
 use super::{ApplySink, fatal};
+use crate::threads::{self, Running};
 
 /// Entries of one group: bounds the memory of a batch, not its speed.
 const GROUP_ENTRIES_MAX: usize = 4096;
@@ -82,15 +82,15 @@ impl Applier {
         status.set_committed(machine.applied().index);
         status.set_applied(machine.applied().index);
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
-        let handle = std::thread::Builder::new().name("apply".into()).spawn(move || {
+        let mut worker = Worker { machine, sink, status, peers, inbox };
+        let running = threads::start("apply", async move {
             let _guard = AbortOnPanic;
-            let mut worker = Worker { machine, sink, status, peers, inbox };
             worker.tell_members();
-            worker.run();
+            worker.run().await;
             worker.status.stop();
             worker.machine.flush()
         })?;
-        Ok((Self { jobs }, Thread { handle }))
+        Ok((Self { jobs }, Thread { running }))
     }
 
     pub async fn apply(&self, batch: Batch) -> io::Result<()> {
@@ -118,16 +118,23 @@ impl Applier {
 
 /// The running thread; it ends once every [`Applier`] is gone.
 pub(crate) struct Thread {
-    handle: JoinHandle<Result<LogId, Fault>>,
+    running: Running<Result<LogId, Fault>>,
 }
 
 impl Thread {
     /// Waits until everything queued is applied and on disk.
     pub fn join(self) -> Result<(), Fault> {
-        match self.handle.join() {
+        match self.running.join() {
             Ok(result) => result.map(|_| ()),
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+
+    /// As [`Thread::join`], on the runtime that does the work.
+    #[cfg(feature = "simulation")]
+    pub async fn ended(self) -> anyhow::Result<()> {
+        self.running.ended().await??;
+        Ok(())
     }
 }
 
@@ -192,8 +199,9 @@ struct Worker<M, S> {
 }
 
 impl<M: Machine, S: ApplySink> Worker<M, S> {
-    fn run(&mut self) {
-        while let Some(job) = self.inbox.blocking_recv() {
+    async fn run(&mut self) {
+        while let Some(job) = self.inbox.recv().await {
+            threads::turn().await;
             let mut next = Some(job);
             while let Some(job) = next.take() {
                 match job {
@@ -299,7 +307,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
             return Ok(());
         }
         let flush = self.machine.flusher();
-        let flushed = std::thread::Builder::new().name("state-flush".into()).spawn(move || match flush() {
+        let flushed = threads::aside("state-flush", move || match flush() {
             // More may have been applied meanwhile; the membership is known only as of before.
             Ok(persisted) => {
                 let applied = persisted.min(position.applied);

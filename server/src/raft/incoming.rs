@@ -20,6 +20,7 @@ use super::types::{Origin, SnapshotMeta};
 use super::{Raft, wire};
 use crate::error::Unavailable;
 use crate::metrics::METRICS;
+use crate::threads;
 
 /// Answers that may wait for a peer to take them.
 const ANSWERS_MAX: usize = 4096;
@@ -184,7 +185,7 @@ impl Raft {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?
+    threads::blocking(work).await.map_err(|error| Status::internal(error.to_string()))?
 }
 
 fn ended(error: impl std::fmt::Display) -> Status {

@@ -73,6 +73,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::votes_are_lost() {
+            return Ok(());
+        }
         let (done, receiver) = waiter();
         self.log.save_vote(codec::encode_vote(vote), done).map_err(raftlog::Error::into_io)?;
         durable(receiver).await

@@ -25,6 +25,7 @@ use super::peers::{Peers, Way};
 use super::types::{TypeConfig, Vote};
 use super::wire;
 use crate::metrics::METRICS;
+use crate::threads;
 
 /// Bytes of a file in one message.
 const CHUNK: usize = 1 << 20;
@@ -158,7 +159,7 @@ impl SendState {
             return Ok(Arc::clone(kept));
         }
         let this = Arc::clone(self);
-        let made = tokio::task::spawn_blocking(move || this.make()).await;
+        let made = threads::blocking(move || this.make()).await;
         let made = made.map_err(|error| Status::internal(error.to_string()))?;
         let made = Arc::new(made.map_err(|error| Status::internal(format!("checkpoint: {error:#}")))?);
         self.kept.lock().insert(to, Arc::clone(&made));
@@ -200,7 +201,7 @@ fn chunks(kept: Arc<Kept>, progress: pb::StateProgress) -> impl Stream<Item = pb
         if !ahead.is_zero() {
             tokio::time::sleep(ahead).await;
         }
-        match tokio::task::spawn_blocking(move || cursor.next()).await {
+        match threads::blocking(move || cursor.next()).await {
             Ok(Ok(next)) => next,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot read a checkpoint");

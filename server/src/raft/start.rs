@@ -26,7 +26,7 @@ use crate::metrics::METRICS;
 use super::{ApplySink, Inner, RaftConfig, fatal};
 
 /// Log entries kept however low the setting: openraft must never find the log purged near what it applies.
-const KEPT_MIN: u64 = 10_000;
+const KEPT_MIN: u64 = if cfg!(feature = "simulation") { 100 } else { 10_000 };
 
 type Stop = oneshot::Sender<oneshot::Sender<()>>;
 
@@ -100,6 +100,86 @@ pub(crate) fn start(
     })?;
     let (core, peers) = started.recv()??;
     Ok(Started { core, peers, stop })
+}
+
+/// As [`start`], on the current runtime, over the disk of a simulation.
+#[cfg(feature = "simulation")]
+pub(crate) async fn start_simulated(
+    config: RaftConfig,
+    (disk, options): (Arc<dyn raftlog::Disk>, raftlog::Options),
+    machine: impl Machine,
+    sink: impl ApplySink,
+    status: Arc<Shared>,
+    requests: Arc<Requests>,
+) -> anyhow::Result<(Started, Log)> {
+    let bell = Bell { meter: Meter(status.clone()), rung: Arc::default() };
+    let rung = Arc::clone(&bell.rung);
+    let log = Log::open_manual(disk, options, Arc::new(bell))?;
+    tokio::spawn(flush_all(log.clone(), status.clone(), rung));
+    let send_state = SendState::new(machine.checkpointer(), config.receive_dir.with_file_name("send"))?;
+    let peers = Peers::new(config.cluster_id, config.member_id, config.dialer.clone());
+    for (id, urls) in &config.known_peers {
+        peers.set(*id, urls);
+    }
+    let (applier, thread) = Applier::start(machine, sink, status.clone(), peers.clone(), &log)?;
+    let (stop, stopped) = oneshot::channel();
+    let member = Member {
+        config,
+        log: log.clone(),
+        status,
+        requests,
+        peers: peers.clone(),
+        send_state: Arc::new(send_state),
+    };
+    let core = member.up(applier).await?;
+    let (running, its_log) = (core.clone(), log.clone());
+    tokio::spawn(async move {
+        let done = member.run(running, stopped).await;
+        if let Err(error) = thread.ended().await {
+            fatal(&error);
+        }
+        if let Err(error) = its_log.close() {
+            fatal(&error);
+        }
+        if let Some(done) = done {
+            done.send(()).ok();
+        }
+    });
+    Ok((Started { core, peers, stop }, log))
+}
+
+/// Does what the thread `log-flush` does, as slowly as the simulation's disk is.
+#[cfg(feature = "simulation")]
+async fn flush_all(log: Log, status: Arc<Shared>, rung: Arc<tokio::sync::Notify>) {
+    loop {
+        rung.notified().await;
+        status.set_flushing(true);
+        crate::simulation::wait(crate::simulation::Work::Disk).await;
+        log.run_pending();
+        status.set_flushing(false);
+    }
+}
+
+/// Rings when something waits to be written.
+#[cfg(feature = "simulation")]
+struct Bell {
+    meter: Meter,
+    rung: Arc<tokio::sync::Notify>,
+}
+
+#[cfg(feature = "simulation")]
+impl Observer for Bell {
+    fn queued(&self) {
+        self.rung.notify_one();
+    }
+
+    fn flushing(&self) {
+        self.meter.flushing();
+    }
+
+    fn flushed(&self, bytes: usize, sync: Duration) {
+        self.meter.flushed(bytes, sync);
+    }
 }
 
 /// Puts at the end of the log that this member is the whole cluster, and takes all that stands before it for

@@ -18,6 +18,7 @@ use super::matcher::Matcher;
 use super::slice::{Slice, key_of};
 use super::store::View;
 use super::{Shared, queue};
+use crate::threads;
 
 // Under test all of them are small, so that short histories take many steps.
 
@@ -62,8 +63,9 @@ impl CatchUp {
     }
 
     /// Works until the hub ends.
-    pub(super) fn run(mut self) {
-        while self.wait() {
+    pub(super) async fn run(mut self) {
+        while self.wait().await {
+            threads::turn().await;
             if let Err(fault) = self.step() {
                 super::stop(&fault);
             }
@@ -71,10 +73,9 @@ impl CatchUp {
     }
 
     /// Waits for something to do; false when the hub ends.
-    fn wait(&self) -> bool {
-        let mut table = self.shared.table.lock();
-        while !self.shared.ended() && self.sweeps.is_empty() && table.waiting().is_none() {
-            self.shared.behind.wait(&mut table);
+    async fn wait(&self) -> bool {
+        while !self.shared.ended() && self.sweeps.is_empty() && self.shared.table.lock().waiting().is_none() {
+            self.shared.behind.notified().await;
         }
         !self.shared.ended()
     }

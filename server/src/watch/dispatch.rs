@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use state::{Block, Fault};
+use tokio::sync::Notify;
 
 use super::slice::Slice;
 use super::{Shared, queue};
+use crate::threads;
 
 /// Bytes and revisions that go out together: small enough that a response stays small and the
 /// mutex is free soon, large enough that a burst costs one wake-up and not one per revision.
@@ -16,7 +18,7 @@ const SLICE_REVISIONS_MAX: i64 = 256;
 /// What apply left for the dispatcher.
 pub(super) struct Inbox {
     inner: Mutex<Inner>,
-    filled: Condvar,
+    filled: Notify,
 }
 
 struct Inner {
@@ -50,7 +52,7 @@ impl Inbox {
             idle: false,
             ended: false,
         };
-        Self { inner: Mutex::new(inner), filled: Condvar::new() }
+        Self { inner: Mutex::new(inner), filled: Notify::new() }
     }
 
     /// Keeps blocks for the dispatcher.
@@ -117,16 +119,20 @@ impl Inbox {
     }
 
     /// Waits until there is something above `dispatched`; none when the hub ends.
-    fn wait(&self, dispatched: i64) -> Option<Taken> {
-        let mut inner = self.inner.lock();
-        while !inner.ended {
-            if inner.head > dispatched && inner.streams > 0 {
-                return Some(inner.take());
+    async fn wait(&self, dispatched: i64) -> Option<Taken> {
+        loop {
+            {
+                let mut inner = self.inner.lock();
+                if inner.ended {
+                    return None;
+                }
+                if inner.head > dispatched && inner.streams > 0 {
+                    return Some(inner.take());
+                }
+                inner.idle = true;
             }
-            inner.idle = true;
-            self.filled.wait(&mut inner);
+            self.filled.notified().await;
         }
-        None
     }
 }
 
@@ -156,8 +162,9 @@ impl Dispatcher {
     }
 
     /// Works until the hub ends.
-    pub(super) fn run(mut self) {
-        while let Some(taken) = self.shared.inbox.wait(self.dispatched) {
+    pub(super) async fn run(mut self) {
+        while let Some(taken) = self.shared.inbox.wait(self.dispatched).await {
+            threads::turn().await;
             if let Err(fault) = self.dispatch(taken) {
                 super::stop(&fault);
             }

@@ -32,14 +32,15 @@ mod watcher;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use state::{Block, Fault};
+use tokio::sync::Notify;
 
 use crate::metrics::METRICS;
+use crate::threads;
 use catch_up::CatchUp;
 use dispatch::{Dispatcher, Inbox};
 pub use queue::Item;
@@ -90,7 +91,7 @@ struct Shared {
     queued: Arc<Total>,
     table: Mutex<Table>,
     /// Somebody has to catch up.
-    behind: Condvar,
+    behind: Notify,
     ended: AtomicBool,
 }
 
@@ -104,8 +105,8 @@ impl Hub {
         let end = Arc::new(End(shared.clone()));
         let dispatcher = Dispatcher::new(shared.clone());
         let catch_up = CatchUp::new(shared.clone());
-        thread::Builder::new().name("watch".into()).spawn(move || dispatcher.run())?;
-        thread::Builder::new().name("watch-catchup".into()).spawn(move || catch_up.run())?;
+        threads::start("watch", dispatcher.run())?;
+        threads::start("watch-catchup", catch_up.run())?;
         Ok(Self { shared, _end: end })
     }
 
@@ -151,7 +152,7 @@ impl Shared {
             inbox: Inbox::new(revision),
             queued: Total::new(options.queues_bytes_max),
             table: Mutex::new(Table::new(revision)),
-            behind: Condvar::new(),
+            behind: Notify::new(),
             ended: AtomicBool::new(false),
         }
     }
@@ -167,11 +168,8 @@ impl Shared {
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.inbox.end();
-        let mut queues = {
-            let table = self.table.lock();
-            self.behind.notify_all();
-            table.queues()
-        };
+        self.behind.notify_one();
+        let mut queues = self.table.lock().queues();
         queues.iter().for_each(|queue| queue.close());
         queue::wake(&mut queues);
     }
