@@ -53,6 +53,8 @@ pub enum Answer {
     Rows { revision: i64, rows: Vec<KeyValue> },
     /// A lease goes on for so many seconds; 0: there is none.
     Alive(i64),
+    /// All members refuse it: it changed nothing.
+    Refused,
     /// For sure nothing took place.
     Not,
     /// Nobody knows.
@@ -173,7 +175,7 @@ pub async fn ask(node: Node, asked: Asked, answers: Answers, mutant: Option<Muta
                 };
                 Answer::Written { revision: applied.revision, changed }
             }
-            Err(Failure::Refusal(_)) => Answer::Not,
+            Err(Failure::Refusal(_)) => Answer::Refused,
             Err(Failure::Unavailable(
                 Unavailable::NoLeader | Unavailable::NotLeader { .. } | Unavailable::TooManyRequests,
             )) => Answer::Not,
@@ -252,6 +254,6 @@ pub fn check(oracle: &mut Oracle, asked: &Asked, answer: &Answer) {
                 oracle.keeps(id, asked.at, *ttl);
             }
         }
-        Answer::Not | Answer::Unknown => {}
+        Answer::Refused | Answer::Not | Answer::Unknown => {}
     }
 }

@@ -105,8 +105,14 @@ fn run_here(options: &Options) -> anyhow::Result<ExitCode> {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }?;
     world::heed_panics();
-    let world = World::new(Plan::new(wanted), dir.path())?;
-    match world.run() {
+    // A thread that has never asked for anything random: what it is given from the beginning follows from the seed.
+    let simulation =
+        thread::Builder::new().name("simulation".into()).stack_size(64 << 20).spawn(move || {
+            interpose::set_seed(seed);
+            interpose::set_now(0);
+            World::new(Plan::new(wanted), dir.path())?.run()
+        })?;
+    match simulation.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the simulation itself panicked"))) {
         Ok(report) => {
             let cpu = interpose::cpu_nanos();
             println!(

@@ -116,8 +116,6 @@ impl<'a> World<'a> {
     /// A world in which nothing has happened yet.
     pub fn new(plan: Plan, dir: &'a Path) -> anyhow::Result<Self> {
         let seed = plan.wanted.seed;
-        interpose::set_seed(seed);
-        interpose::set_now(0);
         host::install_delays(seed ^ 1);
         server::simulation::set_votes_lost(plan.wanted.mutant == Some(Mutant::VoteNotSaved));
         let common = Common {
@@ -423,7 +421,11 @@ impl<'a> World<'a> {
     fn inflict(&mut self, fault: Fault, ids: &[Id], id: Id, lasting: Nanos) -> anyhow::Result<bool> {
         let alone = ids.len() == 1;
         let net = self.common.net.clone();
+        let is_up = self.hosts[&id].is_up();
         match fault {
+            Fault::Kill | Fault::PowerCut | Fault::Stop | Fault::Pause | Fault::SlowDisk if !is_up => {
+                return Ok(false);
+            }
             Fault::Partition | Fault::OneWay | Fault::Ring | Fault::Reset | Fault::Transfer if alone => {
                 return Ok(false);
             }
@@ -492,6 +494,9 @@ impl<'a> World<'a> {
             Fault::Transfer => {
                 let Some(leader) = self.leader() else { return Ok(false) };
                 let Some(member) = self.hosts[&leader].member(self.now) else { return Ok(false) };
+                if leader == id {
+                    return Ok(false);
+                }
                 self.hosts[&leader].spawn(async move {
                     // Whether it comes about is not asked.
                     member.node.raft().transfer_leader(id).await.ok();
