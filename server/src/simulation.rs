@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use state::{Applied, Block, Fault, LeaseChange, LogId, Reply, State};
+use state::{Applied, Block, Fault, LeaseChange, LogId, Reader, Reply, State};
 
 use crate::lessor::Lessor;
 use crate::node::{Node, Settings, Sink};
@@ -24,6 +24,9 @@ pub use crate::peer::dial::Wire;
 use crate::peer::service::PeerService;
 use crate::raft::{ApplySink, Checkpointer, Machine, Persistent, Raft, RaftConfig};
 use crate::watch::{self, Hub};
+
+/// How long, in real time, a compaction may take.
+const COMPACTION_MAX: Duration = Duration::from_secs(60);
 
 /// What has to wait for its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +149,9 @@ pub async fn start<W: Witness>(parts: Parts<W>) -> anyhow::Result<Member> {
     witness.lock().opened(state.applied());
     let sink =
         Telling { sink: Sink::new(hub.clone(), lessor.clone(), reader.clone()), witness: witness.clone() };
-    let machine = Witnessed { machine: Persistent::new(state, reader.clone()), witness };
+    let machine =
+        Witnessed { machine: Persistent::new(state, reader.clone()), reader: reader.clone(), witness };
+    machine.await_compaction();
     let started = Raft::start_simulated(parts.raft, (parts.disk, parts.log), machine, sink).await?;
     let (raft, log) = started;
     Ok(Member { node: Node::new(raft, reader, hub, lessor, parts.settings), log })
@@ -162,7 +167,18 @@ type Shared<W> = Arc<parking_lot::Mutex<W>>;
 /// The real state machine, and somebody who looks on.
 struct Witnessed<W> {
     machine: Persistent,
+    reader: Reader,
     witness: Shared<W>,
+}
+
+impl<W> Witnessed<W> {
+    /// Deleting what was compacted is the work of a real thread, which nobody else may notice: it is waited for.
+    fn await_compaction(&self) {
+        let compacted = self.reader.view().compacted();
+        if !self.reader.wait_compacted(compacted, COMPACTION_MAX) {
+            end_member(&"a compaction does not end");
+        }
+    }
 }
 
 impl<W: Witness> Machine for Witnessed<W> {
@@ -170,6 +186,7 @@ impl<W: Witness> Machine for Witnessed<W> {
         let seen = entries.clone();
         self.witness.lock().applying(&mut entries);
         let applied = self.machine.apply(entries)?;
+        self.await_compaction();
         self.witness.lock().applied(&seen, &applied.replies, &applied.fingerprints);
         Ok(applied)
     }
@@ -200,6 +217,7 @@ impl<W: Witness> Machine for Witnessed<W> {
 
     fn install(&mut self, files: &Path) -> Result<(), Fault> {
         self.machine.install(files)?;
+        self.await_compaction();
         self.witness.lock().installed(self.machine.applied());
         Ok(())
     }

@@ -211,8 +211,10 @@ impl Host {
         };
         let dir = self.dir.join(self.run.to_string());
         let mut state = state::Options::new(dir.join("db"));
-        // Room enough that RocksDB writes to disk only when told to: its own threads are not simulated.
+        // RocksDB writes to disk when told to, and at no other time: its own threads are not simulated.
         state.memory_budget = 1 << 30;
+        state.rocksdb_compaction = false;
+        state.compaction_sleep = Duration::ZERO;
         let raft = RaftConfig {
             member_id: self.id,
             name: format!("m{}", self.id),

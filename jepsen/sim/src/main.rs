@@ -29,7 +29,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -39,6 +39,9 @@ use mutant::Mutant;
 use plan::{Plan, Wanted};
 use time::SECOND;
 use world::World;
+
+/// How long a seed may take.
+const REAL_MAX: Duration = Duration::from_secs(1_800);
 
 /// Simulates clusters, one a seed.
 #[derive(Debug, Parser)]
@@ -112,6 +115,11 @@ fn run_here(options: &Options) -> anyhow::Result<ExitCode> {
             interpose::set_now(0);
             World::new(Plan::new(wanted), dir.path())?.run()
         })?;
+    let began = Instant::now();
+    while !simulation.is_finished() {
+        anyhow::ensure!(began.elapsed() < REAL_MAX, "not done in {} real seconds", REAL_MAX.as_secs());
+        thread::sleep(Duration::from_millis(2));
+    }
     match simulation.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the simulation itself panicked"))) {
         Ok(report) => {
             let cpu = interpose::cpu_nanos();

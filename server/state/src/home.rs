@@ -27,7 +27,7 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new(options: Options) -> Self {
-        let memory = Memory::new(options.memory_budget);
+        let memory = Memory::new(options.memory_budget, options.rocksdb_compaction);
         Self { options, memory }
     }
 

@@ -14,6 +14,8 @@ pub struct Options {
     pub compaction_batch_limit: usize,
     /// The pause between two such steps.
     pub compaction_sleep: Duration,
+    /// Whether RocksDB rewrites its files by itself. A simulation does without: it has to know what is on disk.
+    pub rocksdb_compaction: bool,
 }
 
 impl Options {
@@ -24,6 +26,7 @@ impl Options {
             memory_budget: 256 << 20,
             compaction_batch_limit: 1000,
             compaction_sleep: Duration::from_millis(10),
+            rocksdb_compaction: true,
         }
     }
 }

@@ -67,20 +67,21 @@ impl std::fmt::Debug for Storage {
     }
 }
 
-/// The memory that databases share: while one takes the place of another there are two.
+/// The memory that databases share, while one takes the place of another and there are two, and how both are kept.
 #[derive(Clone)]
 pub(crate) struct Memory {
+    rocksdb_compaction: bool,
     cache: Cache,
     buffers: WriteBufferManager,
 }
 
 impl Memory {
     /// Block cache and memtables, out of a budget that they share with others.
-    pub(crate) fn new(budget: usize) -> Self {
+    pub(crate) fn new(budget: usize, rocksdb_compaction: bool) -> Self {
         let cache = Cache::new_lru_cache(budget * 3 / 8);
         let buffers =
             WriteBufferManager::new_write_buffer_manager_with_cache(budget / 4, false, cache.clone());
-        Self { cache, buffers }
+        Self { rocksdb_compaction, cache, buffers }
     }
 }
 
@@ -99,7 +100,7 @@ impl Storage {
         options.set_max_log_file_size(4 << 20);
         options.set_stats_dump_period_sec(0);
         options.set_paranoid_checks(true);
-        let db = DB::open_cf_descriptors(&options, dir, columns(&memory.cache));
+        let db = DB::open_cf_descriptors(&options, dir, columns(&memory.cache, memory.rocksdb_compaction));
         Self::over(db, dir)
     }
 
@@ -108,7 +109,7 @@ impl Storage {
         let mut options = rocksdb::Options::default();
         options.set_max_open_files(16);
         let cache = Cache::new_lru_cache(1 << 20);
-        Self::over(DB::open_cf_descriptors_read_only(&options, dir, columns(&cache), false), dir)
+        Self::over(DB::open_cf_descriptors_read_only(&options, dir, columns(&cache, true), false), dir)
     }
 
     fn over(db: Result<DB, rocksdb::Error>, dir: &Path) -> Result<Self, Fault> {
@@ -237,8 +238,12 @@ impl Storage {
     }
 }
 
-fn columns(cache: &Cache) -> impl Iterator<Item = ColumnFamilyDescriptor> {
-    COLUMNS.iter().map(|(column, name)| ColumnFamilyDescriptor::new(*name, column_options(*column, cache)))
+fn columns(cache: &Cache, compaction: bool) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    COLUMNS.iter().map(move |(column, name)| {
+        let mut options = column_options(*column, cache);
+        options.set_disable_auto_compactions(!compaction);
+        ColumnFamilyDescriptor::new(*name, options)
+    })
 }
 
 fn column_options(column: Column, cache: &Cache) -> rocksdb::Options {
