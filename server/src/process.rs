@@ -448,6 +448,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
             election_ms: flags.election_timeout,
             wal_dir: dir.wal().to_owned(),
             fsync: !flags.unsafe_no_fsync,
+            slow_apply: flags.warning_apply_duration.get(),
             snapshot_count: flags.snapshot_count,
             catchup_entries: flags.snapshot_catchup_entries,
         },

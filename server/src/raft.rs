@@ -17,6 +17,7 @@
 //!  4. Indexes in this interface begin at 1.
 
 mod apply;
+mod apply_timing;
 mod codec;
 mod divergence;
 mod forward;
@@ -27,6 +28,7 @@ mod machine;
 mod membership;
 mod network;
 mod peers;
+mod pulse;
 mod receive_state;
 mod requests;
 mod send_state;
@@ -100,6 +102,8 @@ pub struct RaftConfig {
     pub wal_dir: PathBuf,
     /// False: never sync the log. Survives a killed process, not a power cut.
     pub fsync: bool,
+    /// What takes longer to apply is said to be slow; zero: nothing is.
+    pub slow_apply: Duration,
     /// Entries between two looks at how much of the log can go.
     pub snapshot_count: u64,
     /// Entries kept in the log for members that fell behind.

@@ -10,7 +10,7 @@ use tonic::Status;
 use bytes::Bytes;
 
 use super::body::{Pieces, stream};
-use super::interceptor::{Answer, Call};
+use super::interceptor::{Answer, Call, failed_to_receive};
 use super::message::{Messages, framed};
 use super::{Method, decode, timing};
 use crate::metrics::METRICS;
@@ -81,7 +81,10 @@ fn answers(
         let (node, mut messages) = state?;
         let message = match messages.next().await? {
             Ok(message) => message,
-            Err(invalid) => return Some((Err(invalid.into()), None)),
+            Err(invalid) => {
+                failed_to_receive("lease-keepalive", &invalid);
+                return Some((Err(invalid.into()), None));
+            }
         };
         if let Some(series) = method.series() {
             series.received.inc();

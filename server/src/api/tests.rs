@@ -65,6 +65,7 @@ impl Member {
             election_ms: 1000,
             wal_dir: dir.path().join("wal"),
             fsync: false,
+            slow_apply: Duration::ZERO,
             snapshot_count: 10_000,
             catchup_entries: 5_000,
         };

@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use openraft::storage::ApplyResponder;
@@ -15,12 +16,14 @@ use raftlog::Log;
 use state::{Fault, LogId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::apply_timing::Timing;
 use super::codec;
 use super::machine::Machine;
 use super::peers::Peers;
 use super::status::Shared;
 use super::types::TypeConfig;
 use super::{ApplySink, fatal};
+use crate::metrics::METRICS;
 
 /// Entries of one group: bounds the memory of a batch, not its speed.
 const GROUP_ENTRIES_MAX: usize = 4096;
@@ -77,6 +80,7 @@ impl Applier {
         status: Arc<Shared>,
         peers: Peers,
         log: &Log,
+        timing: Timing,
     ) -> anyhow::Result<(Self, Thread)> {
         replay(&mut machine, &mut sink, log)?;
         status.set_committed(machine.applied().index);
@@ -84,7 +88,7 @@ impl Applier {
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let handle = std::thread::Builder::new().name("apply".into()).spawn(move || {
             let _guard = AbortOnPanic;
-            let mut worker = Worker { machine, sink, status, peers, inbox };
+            let mut worker = Worker { machine, sink, status, peers, inbox, timing };
             worker.tell_members();
             worker.run();
             worker.status.stop();
@@ -189,6 +193,7 @@ struct Worker<M, S> {
     status: Arc<Shared>,
     peers: Peers,
     inbox: mpsc::Receiver<Job>,
+    timing: Timing,
 }
 
 impl<M: Machine, S: ApplySink> Worker<M, S> {
@@ -205,6 +210,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                         }
                     }
                     Job::Install { files, done } => {
+                        METRICS.server.snapshot_apply_in_progress.set(1);
                         if let Err(fault) = self.machine.install(&files) {
                             fatal(&fault);
                         }
@@ -215,6 +221,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                         self.status.set_committed(position.applied.index);
                         self.status.set_applied(position.applied.index);
                         self.tell_members();
+                        METRICS.server.snapshot_apply_in_progress.set(0);
                         answer(done, position);
                     }
                 }
@@ -244,10 +251,12 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
         let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();
         let membership =
             entries.iter().any(|entry| matches!(entry.body, state::EntryBody::Membership { .. }));
+        let began = Instant::now();
         let applied = match self.machine.apply(entries) {
             Ok(applied) => applied,
             Err(fault) => fatal(&fault),
         };
+        self.timing.took(&applied.replies, began.elapsed());
         let last = self.machine.applied();
         self.status.fingerprints.applied(&applied.fingerprints);
         self.sink.applied(applied.blocks, applied.lease_changes, last);
@@ -299,6 +308,10 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
             return Ok(());
         }
         let flush = self.machine.flusher();
+        let flush = move || {
+            let _seconds = METRICS.storage.snap_save_seconds.start_timer();
+            flush()
+        };
         let flushed = std::thread::Builder::new().name("state-flush".into()).spawn(move || match flush() {
             // More may have been applied meanwhile; the membership is known only as of before.
             Ok(persisted) => {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
@@ -24,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::peers::{Link, Peers, Way};
+use super::pulse::Pulse;
 use super::send_state::SendState;
 use super::state_machine::StateFiles;
 use super::status::Shared;
@@ -55,7 +56,15 @@ impl Network {
     fn peer(&self, id: u64, node: &Node, beats: bool) -> Peer {
         self.peers.set(id, &node.peer_urls);
         let (send_state, status) = (Arc::clone(&self.send_state), Arc::clone(&self.status));
-        Peer { id, peers: self.peers.clone(), send_state, status, beats, heartbeats: None }
+        Peer {
+            id,
+            peers: self.peers.clone(),
+            send_state,
+            status,
+            beats,
+            pulse: Pulse::default(),
+            heartbeats: None,
+        }
     }
 }
 
@@ -79,6 +88,7 @@ pub(crate) struct Peer {
     status: Arc<Shared>,
     /// Its appends are single heartbeats, which go over the control connection.
     beats: bool,
+    pulse: Pulse,
     heartbeats: Option<Heartbeats>,
 }
 
@@ -205,13 +215,14 @@ impl NetStreamAppend<TypeConfig> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
             if self.beats {
+                self.pulse.beat(Instant::now(), option.hard_ttl(), self.id);
                 return match self.heartbeat(input).await {
                     Ok(answer) => Ok(Box::pin(futures::stream::iter(answer.map(Ok))) as BoxStream<'s, _>),
                     Err(status) => Err(self.error(Way::Control, status)),

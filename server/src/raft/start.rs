@@ -10,6 +10,7 @@ use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
+use super::apply_timing::Timing;
 use super::codec;
 use super::log_store::LogStore;
 use super::machine::Machine;
@@ -67,7 +68,14 @@ pub(crate) fn start(
         for (id, urls) in &config.known_peers {
             peers.set(*id, urls);
         }
-        let (applier, thread) = match Applier::start(machine, sink, status.clone(), peers.clone(), &log) {
+        let (applier, thread) = match Applier::start(
+            machine,
+            sink,
+            status.clone(),
+            peers.clone(),
+            &log,
+            Timing::new(config.slow_apply),
+        ) {
             Ok(started) => started,
             Err(error) => return report(&ready, Err(error)),
         };

@@ -9,6 +9,7 @@ mod failover;
 mod leadership;
 mod load;
 mod membership;
+mod metrics;
 mod partition;
 mod peers;
 mod watcher;
