@@ -440,6 +440,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
             cluster_id: founding.identity.cluster_id,
             force_new_cluster: flags.force_new_cluster,
             pre_vote: flags.pre_vote,
+            advance_first_election: flags.initial_election_tick_advance,
             dialer: dialer.clone(),
             known_peers: founding.peers.iter().map(|peer| (peer.id, peer.peer_urls.clone())).collect(),
             receive_dir: dir.state().with_file_name("receive"),

@@ -20,6 +20,7 @@ mod apply;
 mod apply_timing;
 mod codec;
 mod divergence;
+mod first_election;
 mod forward;
 mod incoming;
 mod log_store;
@@ -88,6 +89,8 @@ pub struct RaftConfig {
     pub force_new_cluster: bool,
     /// Whether a member asks for votes before it makes the others vote.
     pub pre_vote: bool,
+    /// Whether a member that starts may stand for election before a whole timeout is over.
+    pub advance_first_election: bool,
     /// How peers are reached.
     pub dialer: Dialer,
     /// Where the members of a running cluster were found, for a member that has no log yet: id and peer URLs.

@@ -57,6 +57,7 @@ impl Member {
             cluster_id: 9,
             force_new_cluster: false,
             pre_vote: true,
+            advance_first_election: true,
             dialer: crate::peer::dial::Dialer::default(),
             known_peers: Vec::new(),
             receive_dir: dir.path().join("receive"),

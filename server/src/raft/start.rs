@@ -1,6 +1,7 @@
 //! Bringing the parts up and down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,11 +184,16 @@ impl Member {
                 Err(error) => return Err(error.into()),
             }
         }
-        if raft.voter_ids().eq([config.member_id]) {
+        if self.is_alone(&raft) {
             // Nobody else can lead: no reason to wait for a timeout.
             raft.trigger().elect(false).await?;
         }
         Ok(raft)
+    }
+
+    /// Whether this member is the only voter.
+    fn is_alone(&self, raft: &Inner) -> bool {
+        raft.voter_ids().eq([self.config.member_id])
     }
 
     /// Runs until told to stop, or until every handle is gone; gives back whom to tell when all is down.
@@ -205,9 +211,16 @@ impl Member {
         let proposer = tokio::spawn(requests::propose_all(self.requests.clone(), way.clone()));
         let reader = tokio::spawn(requests::read_all(self.requests.clone(), way));
         tokio::spawn(self.peers.clone().probe_all());
+        let first_election = async {
+            if !self.is_alone(&raft) {
+                self.first_election(&raft).await;
+            }
+            std::future::pending::<Infallible>().await
+        };
         let done = tokio::select! {
             done = stopped => done.ok(),
             fault = self.look_after(&raft) => fatal(&fault),
+            never = first_election => match never {},
         };
         self.requests.close();
         for task in [proposer, reader] {
@@ -241,6 +254,8 @@ fn settings(config: &RaftConfig) -> anyhow::Result<Config> {
         replication_lag_threshold: config.snapshot_count.saturating_add(config.catchup_entries).max(KEPT_MIN),
         install_snapshot_timeout: 60_000,
         enable_pre_vote: Some(config.pre_vote),
+        // Without, `first_election` turns it on when the time has come.
+        enable_elect: config.advance_first_election,
         // A leader that restarts must be elected: its state may lack what it had acknowledged.
         enable_leader_restore: Some(false),
         ..Config::default()

@@ -263,6 +263,7 @@ fn config(dir: &Path) -> RaftConfig {
         initial_members: vec![member],
         force_new_cluster: false,
         pre_vote: true,
+        advance_first_election: true,
         dialer: Dialer::default(),
         known_peers: Vec::new(),
         receive_dir: dir.join("receive"),
