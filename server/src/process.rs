@@ -43,6 +43,7 @@ use crate::peer::dial::Dialer;
 use crate::peer::http::{Cluster, Member as PeerMember, PeerHttp};
 use crate::peer::listen::{Home, Late};
 use crate::peer::service::PeerService;
+use crate::peer::timed::Limits;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
 use crate::tls::Acceptor;
@@ -214,7 +215,7 @@ struct PeerPort {
 }
 
 impl PeerPort {
-    fn open(sockets: &mut Sockets) -> anyhow::Result<PeerPort> {
+    fn open(sockets: &mut Sockets, limits: Limits) -> anyhow::Result<PeerPort> {
         let (grpc, http, home) = (Late::default(), PeerHttp::default(), Home::default());
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let peers = std::mem::take(&mut sockets.peers);
@@ -224,6 +225,7 @@ impl PeerPort {
             grpc.clone(),
             http.clone(),
             &home,
+            limits,
             stopping,
         )?;
         Ok(PeerPort { grpc, http, home, stop, thread })
@@ -283,7 +285,7 @@ impl Member {
         let mut sockets = Sockets::bind(&config)?;
         let health = Arc::new(health::MemberHealth::default());
         serve_metrics(&config, &sockets, &health)?;
-        let peers = PeerPort::open(&mut sockets)?;
+        let peers = PeerPort::open(&mut sockets, Limits::new(&config))?;
 
         let initialized = dir.founding().is_some();
         let founding = match dir.founding() {
