@@ -197,12 +197,8 @@ impl Sockets {
 
 /// Finds out who the member is to be.
 async fn first_start(config: &Config, dialer: &Dialer) -> anyhow::Result<Founding> {
-    let discovered = match config.flags.discovery_srv.as_str() {
-        "" => None,
-        _ => Some(discovery::members(config).await.context("error setting up initial cluster")?),
-    };
-    let members = discovered.as_ref().unwrap_or(&config.initial_cluster);
-    bootstrap::found(config, members, dialer).await.map_err(anyhow::Error::msg)
+    let members = discovery::members(config).await?;
+    bootstrap::found(config, &members, dialer).await.map_err(anyhow::Error::msg)
 }
 
 /// The peer port, open.
@@ -289,8 +285,16 @@ impl Member {
 
         let initialized = dir.founding().is_some();
         let founding = match dir.founding() {
-            // --initial-* are for the first start alone.
-            Some(founding) => founding.clone(),
+            // --initial-* and --discovery-* are for the first start alone.
+            Some(founding) => {
+                if !config.flags.discovery_endpoints.0.is_empty() {
+                    warn!(
+                        "wal-dir" = %config.wal_dir.display(),
+                        "discovery token is ignored since cluster already initialized; valid logs are found"
+                    );
+                }
+                founding.clone()
+            }
             None => {
                 let founding = tokio::select! {
                     founding = first_start(&config, &dialer) => founding?,

@@ -38,7 +38,7 @@ pub struct Options {
     pub peer_url: Option<String>,
     /// The member's name.
     pub name: String,
-    /// `--initial-cluster`; the member alone without.
+    /// `--initial-cluster`; the member alone without, and no such flag where it is empty.
     pub initial_cluster: Option<String>,
     /// `--initial-cluster-token`.
     pub token: String,
@@ -327,9 +327,11 @@ impl Member {
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls={}", self.peer_listen_url()),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster={cluster}"),
             format!("--initial-cluster-token={}", self.options.token),
         ];
+        if !cluster.is_empty() {
+            flags.push(format!("--initial-cluster={cluster}"));
+        }
         if let Some(tls) = &self.options.tls {
             flags.extend(tls.server_flags());
         }

@@ -55,6 +55,9 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
     if discovers && !is_set("initial-cluster") {
         flags.initial_cluster.clear();
     }
+    if !flags.discovery_endpoints.0.is_empty() {
+        flags.initial_cluster_token = flags.discovery_token.clone();
+    }
     let derives_cluster = !discovers && !is_set("initial-cluster");
 
     verify(&flags, &mut notes).map_err(Stop::Refused)?;
@@ -396,11 +399,6 @@ fn unavailable(flags: &Flags) -> Result<(), String> {
     let refused = [
         (flags.enable_distributed_tracing, "--enable-distributed-tracing", "there is no exporter yet"),
         (flags.enable_pprof, "--enable-pprof", "profiles are those of the Go runtime; use perf"),
-        (
-            !flags.discovery_endpoints.0.is_empty(),
-            "--discovery-endpoints",
-            "name the members by --initial-cluster or --discovery-srv",
-        ),
         (token != "simple", "--auth-token=jwt", "authentication is not there yet"),
     ];
     match refused.iter().find(|(asked, ..)| *asked) {

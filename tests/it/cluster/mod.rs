@@ -3,6 +3,7 @@
 mod basics;
 mod catch_up;
 mod disaster;
+mod discovery;
 mod disk_hang;
 mod divergence;
 mod failover;
