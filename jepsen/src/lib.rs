@@ -10,4 +10,9 @@
 //! everything random in it comes from one seed. What clients asked and heard
 //! becomes a [`history::History`]; checkers see nothing else.
 
+pub mod client;
+pub mod clock;
 pub mod history;
+pub mod watcher;
+pub mod wire;
+pub mod workload;
