@@ -10,4 +10,5 @@
 //! everything random in it comes from one seed. What clients asked and heard
 //! becomes a [`history::History`]; checkers see nothing else.
 
+pub mod check;
 pub mod history;
