@@ -10,6 +10,7 @@
 //! everything random in it comes from one seed. What clients asked and heard
 //! becomes a [`history::History`]; checkers see nothing else.
 
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod history;
