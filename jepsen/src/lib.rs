@@ -13,7 +13,10 @@
 pub mod check;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod history;
+pub mod nemesis;
+pub mod net;
 pub mod watcher;
 pub mod wire;
 pub mod workload;
