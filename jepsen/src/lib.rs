@@ -10,4 +10,7 @@
 //! everything random in it comes from one seed. What clients asked and heard
 //! becomes a [`history::History`]; checkers see nothing else.
 
+pub mod check;
+pub mod edn;
 pub mod history;
+pub mod report;
