@@ -18,6 +18,7 @@ pub struct Anomaly {
     #[serde(default)]
     pub watch: Option<usize>,
 }
+<<<<<<< HEAD
 
 impl Anomaly {
     /// One without a watch.
@@ -25,3 +26,5 @@ impl Anomaly {
         Self { checker: checker.into(), name: name.into(), explanation, operations, watch: None }
     }
 }
+=======
+>>>>>>> report

@@ -1,9 +1,10 @@
 //! What must hold of a history, one file a promise.
+
 //!
 //! Checkers are functions of a [`History`](crate::history::History): they ask no cluster and no clock.
-
 mod anomaly;
 pub mod model;
 pub mod timeline;
+pub mod watch;
 
 pub use anomaly::Anomaly;
