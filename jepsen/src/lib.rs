@@ -11,4 +11,5 @@
 //! becomes a [`history::History`]; checkers see nothing else.
 
 pub mod check;
+pub mod generate;
 pub mod history;
