@@ -7,5 +7,6 @@ pub mod availability;
 pub mod linearizable;
 pub mod model;
 pub mod timeline;
+pub mod wgl;
 
 pub use anomaly::{Anomaly, Check, TOLD_MAX, Verdict};
