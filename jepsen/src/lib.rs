@@ -15,6 +15,7 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod edn;
+pub mod generate;
 pub mod history;
 pub mod nemesis;
 pub mod net;
