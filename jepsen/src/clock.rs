@@ -1,6 +1,6 @@
 //! The one clock of a run.
 
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::history::Nanos;
 
@@ -16,8 +16,18 @@ impl Clock {
         Clock { began: Instant::now() }
     }
 
+    /// When the run began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Nanoseconds since the run began.
     pub fn now(&self) -> Nanos {
-        u64::try_from(self.began.elapsed().as_nanos()).expect("a run is over within five centuries")
+        nanos(self.began.elapsed())
     }
+}
+
+/// A time of a run as histories have it.
+pub fn nanos(time: Duration) -> Nanos {
+    u64::try_from(time.as_nanos()).expect("a run is over within five centuries")
 }

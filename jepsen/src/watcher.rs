@@ -68,6 +68,8 @@ pub enum Until {
     Further,
     /// The observer once it was told of this revision, all others now.
     Revision(i64),
+    /// All.
+    Now,
 }
 
 /// Someone who watches.
@@ -135,10 +137,10 @@ impl Watcher {
         let ends = self.plan.life.map(|life| Instant::now() + life);
         let mut member = self.rng.random_range(0..self.endpoints.len());
         loop {
-            let mut until = self.until.clone();
+            let (mut until, observes) = (self.until.clone(), self.observed.is_some());
             let end = tokio::select! {
                 end = self.stream(member) => end,
-                () = over(&mut until), if self.observed.is_none() => End::Finished,
+                () = over(&mut until, observes) => End::Finished,
                 () = sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => End::Finished,
             };
             match end {
@@ -278,8 +280,9 @@ impl Watcher {
 }
 
 /// Ends when watchers do; never where nobody can say so any more.
-async fn over(until: &mut watch::Receiver<Until>) {
-    if until.wait_for(|until| *until != Until::Further).await.is_err() {
+async fn over(until: &mut watch::Receiver<Until>, observer: bool) {
+    let over = |until: &Until| *until == Until::Now || (!observer && *until != Until::Further);
+    if until.wait_for(over).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -23,7 +23,6 @@ pub struct Anomaly {
     #[serde(default)]
     pub watch: Option<usize>,
 }
-<<<<<<< HEAD
 
 impl Anomaly {
     /// One without a watch.
@@ -31,10 +30,6 @@ impl Anomaly {
         Self { checker: checker.into(), name: name.into(), explanation, operations, watch: None }
     }
 }
-<<<<<<< HEAD
-=======
->>>>>>> report
-=======
 
 /// What one checker looked at, and what it found there.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -121,4 +116,3 @@ impl Verdict {
         self.checks.iter().all(|check| check.found.is_empty())
     }
 }
->>>>>>> check

@@ -1,7 +1,7 @@
 //! What must hold of a history, one file a promise.
-
 //!
 //! Checkers are functions of a [`History`](crate::history::History): they ask no cluster and no clock.
+
 mod anomaly;
 pub mod availability;
 pub mod linearizable;

@@ -52,11 +52,6 @@ pub trait Workload: Send + Sync {
     /// What it is, in one line.
     fn about(&self) -> &'static str;
 
-    /// What is done once, before clients begin.
-    fn setup(&self) -> Vec<Action> {
-        Vec::new()
-    }
-
     /// What a client does, by its number from 0.
     fn script(&self, client: u32) -> Box<dyn Script>;
 
