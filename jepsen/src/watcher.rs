@@ -299,3 +299,6 @@ pub fn under(prefix: &str) -> Keys {
     end.push(char::from_u32(u32::from(last) + 1).expect("keys are ASCII"));
     Keys { key: prefix.to_owned(), end }
 }
+
+#[cfg(test)]
+mod tests;
