@@ -26,6 +26,9 @@ pub struct Results {
     pub unavailable: Unavailable,
     /// What must not be, by every checker.
     pub anomalies: Vec<Anomaly>,
+    /// What else is to be known, such as what the nemesis could not do.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The rule that the program was made to break, if any.
     #[serde(default)]
     pub mutant: Option<Mutant>,
@@ -78,8 +81,14 @@ impl Results {
         for fault in &history.faults {
             *faults.entry(fault.kind.clone()).or_default() += 1;
         }
-        let unavailable = Unavailable::of(history);
-        Results { run: history.run.clone(), operations, events, faults, unavailable, anomalies, mutant: None }
+        let (run, unavailable) = (history.run.clone(), Unavailable::of(history));
+        Results { run, operations, events, faults, unavailable, anomalies, ..Results::default() }
+    }
+
+    /// The same, with what else is to be known.
+    #[must_use]
+    pub fn noting(self, notes: Vec<String>) -> Results {
+        Results { notes, ..self }
     }
 
     /// The same, of a program that was made to break a rule.
@@ -169,6 +178,9 @@ impl fmt::Display for Results {
         let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
         writeln!(f, "faults      {faults}")?;
         writeln!(f, "no write    {:.1} s at most, {} s in all", unavailable.longest, unavailable.total)?;
+        for note in &self.notes {
+            writeln!(f, "note        {note}")?;
+        }
         writeln!(f, "anomalies   {}", count(self.anomalies.len()))?;
         for anomaly in &self.anomalies {
             writeln!(f, "  {} ({}): {}", anomaly.name, anomaly.checker, anomaly.explanation)?;
@@ -281,11 +293,12 @@ mod tests {
     #[test]
     fn results_are_read_back() {
         let anomaly = Anomaly { name: "watch-gap".to_owned(), watch: Some(1), ..Anomaly::default() };
-        let results = Results::of(&history(), vec![anomaly]);
+        let results = Results::of(&history(), vec![anomaly]).noting(vec!["network: loopback".to_owned()]);
         let text = serde_json::to_string(&results).unwrap();
         assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
         assert!(results.to_string().contains("3.5 s at most, 5 s in all"), "{results}");
         assert!(results.to_string().contains("2 kill"), "{results}");
+        assert!(results.to_string().contains("network: loopback"), "{results}");
     }
 
     #[test]

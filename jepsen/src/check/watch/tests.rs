@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::check;
 use super::truth::contains;
+use crate::check::Anomaly;
 use crate::history::*;
 
 /// A store, and all it did.
@@ -456,4 +457,77 @@ fn an_anomaly_names_its_operation_and_counts_the_rest() {
     assert!(gap.explanation.contains(" more)"), "{}", gap.explanation);
     let expected: Vec<usize> = lost.iter().filter_map(|&revision| written(&history, revision)).collect();
     assert!(expected.iter().all(|operation| gap.operations.contains(operation)), "{gap:?}");
+}
+
+/// The observer is judged too: by the answers, by revisions that are missing, by all that came before.
+#[test]
+fn the_observer_is_not_above_it() {
+    let broken = |name: &str, mutate: &dyn Fn(&History, &mut Watch)| {
+        for seed in 0..10 {
+            let mut history = history(seed);
+            let mut observer = history.watches[0].clone();
+            mutate(&history, &mut observer);
+            history.watches[0] = observer;
+            let anomalies = check(&history);
+            let blamed = |anomaly: &Anomaly| anomaly.watch == Some(0) && anomaly.name == name;
+            assert!(anomalies.iter().any(blamed), "seed {seed}: {anomalies:#?}");
+        }
+    };
+    let answered = |history: &History, watch: &Watch, which: &dyn Fn(&Event) -> bool| {
+        let told =
+            history.operations.iter().filter_map(|operation| match (&operation.action, &operation.outcome) {
+                (Action::Compact { .. }, _) => None,
+                (Action::Delete(delete), _) if !delete.keys.end.is_empty() && !delete.previous => None,
+                (Action::Txn(txn), _) if txn.then.iter().any(|one| matches!(one, Request::Delete(_))) => None,
+                (_, Outcome::Done(answer)) => Some(answer.revision),
+                _ => None,
+            });
+        let told: Vec<i64> = told.collect();
+        middle(&places(watch, |events, place| {
+            told.contains(&events[place].pair.modified) && which(&events[place])
+        }))
+    };
+    broken("watch-gap", &|history, watch| {
+        let (response, place) = answered(history, watch, &|_| true);
+        events(watch, response).remove(place);
+    });
+    broken("watch-wrong-event", &|history, watch| {
+        let (response, place) = answered(history, watch, &|event| !event.deleted);
+        events(watch, response)[place].pair.value.push('!');
+    });
+    broken("watch-phantom", &|history, watch| {
+        let (response, place) = answered(history, watch, &|_| true);
+        let mut event = events(watch, response)[place].clone();
+        event.pair.key.push('!');
+        events(watch, response).push(event);
+    });
+    broken("watch-wrong-previous", &|_, watch| {
+        let (response, place) = middle(&places(watch, |events, place| events[place].previous.is_some()));
+        events(watch, response)[place].previous = None;
+    });
+    broken("watch-wrong-count", &|_, watch| {
+        let (response, place) = middle(&places(watch, |events, place| events[place].pair.version > 1));
+        events(watch, response)[place].pair.version += 1;
+    });
+}
+
+/// What the nemesis compacted is in no operation; what came back of it is in the members' last words.
+#[test]
+fn compactions_of_others_count() {
+    let by_nemesis = |history: &mut History, began, last: Option<i64>| {
+        history.operations.retain(|operation| !matches!(operation.action, Action::Compact { .. }));
+        let (kind, what) = ("compact-defrag".to_owned(), String::new());
+        history.faults.push(Fault { kind, what, began, ended: began + 1 });
+        history.ends.extend(last.map(|compacted| End { compacted, ..End::default() }));
+    };
+    for last in [Some(40), Some(90), None] {
+        let mut history = history(3);
+        by_nemesis(&mut history, END, last);
+        assert_eq!(names(&history), [""; 0]);
+    }
+    for (began, last) in [(END + 1, Some(40)), (END, Some(39))] {
+        let mut history = history(3);
+        by_nemesis(&mut history, began, last);
+        assert!(names(&history).contains(&"watch-untrue-cancel".to_owned()), "{:?}", names(&history));
+    }
 }

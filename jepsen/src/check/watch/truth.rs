@@ -6,8 +6,9 @@
 //!   other watchers ──┘
 //! ```
 //!
-//! A write's own answer is believed before the observer, and other watchers
-//! only of revisions that neither tells of. What a pair was before its change,
+//! The observer is a watcher like others, to be judged as well: a write's own
+//! answer is believed before it, and other watchers only of revisions that
+//! neither tells of. What a pair was before its change,
 //! and how it was counted, follows from going through all revisions in order;
 //! after one that nobody tells of wholly it is unknown until seen again.
 
@@ -198,13 +199,16 @@ impl<'a> Truth<'a> {
         }
     }
 
-    /// Counts in what was compacted in the end, but by no operation of the history.
+    /// Counts in what was compacted by no operation of the history: by the nemesis, or by the members.
     fn hear_of_compactions(&mut self, history: &History) {
         let compacts = |fault: &&Fault| fault.kind.contains("compact");
         let began = history.faults.iter().filter(compacts).map(|fault| fault.began).min();
-        let Some(began) = began.or(self.compactions.is_empty().then_some(0)) else { return };
         let last = history.ends.iter().map(|end| end.compacted).max();
-        self.compactions.extend(last.map(|revision| (began, revision)));
+        match (began, last) {
+            (Some(began), last) => self.compactions.push((began, last.unwrap_or(i64::MAX))),
+            (None, Some(last)) if self.compactions.is_empty() => self.compactions.push((0, last)),
+            (None, _) => {}
+        }
     }
 
     /// Goes through all revisions in order, and settles what each pair was before and how it is counted.
