@@ -12,5 +12,6 @@
 
 pub mod check;
 pub mod edn;
+pub mod generate;
 pub mod history;
 pub mod report;

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::check::model::covers;
 use crate::history::{
     Action, Answer, Body, Delete, Event, Fault, History, Keys, Nanos, Notice, Outcome, Pair, Put, Request,
 };
@@ -89,8 +90,13 @@ impl<'a> Truth<'a> {
     ) -> impl Iterator<Item = (i64, &'a str)> + 'b {
         let range = (from <= to).then(|| self.revisions.range(from..=to));
         range.into_iter().flatten().flat_map(move |(&revision, what)| {
-            what.changes.keys().filter(|key| contains(keys, key)).map(move |&key| (revision, key))
+            what.changes.keys().filter(|key| covers(keys, key)).map(move |&key| (revision, key))
         })
+    }
+
+    /// How many revisions are known.
+    pub(super) fn len(&self) -> usize {
+        self.revisions.len()
     }
 
     /// Revisions that nobody tells of, from one to another, as first and last ones.
@@ -275,15 +281,6 @@ impl<'a> Told<'a> {
             self.changes.push((key, Change { deleted: true, after, before: None }));
         }
         self.whole &= self.changes.len() - before == usize::try_from(deleted).unwrap_or(0);
-    }
-}
-
-/// Whether a key is among some keys.
-pub(super) fn contains(keys: &Keys, key: &str) -> bool {
-    match keys.end.as_str() {
-        "" => key == keys.key,
-        "\0" => key >= keys.key.as_str(),
-        end => key >= keys.key.as_str() && key < end,
     }
 }
 
