@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::check::timeline::Timeline;
-use crate::check::{self, Anomaly};
+use crate::check::{self, Check, Verdict};
 use crate::history::History;
 use crate::report;
 use crate::report::summary::Results;
@@ -21,13 +21,11 @@ use crate::run::{CHECKER, Ran, Settings};
 pub async fn run_cell(settings: &Settings, dir: &Path) -> Result<Results> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let logs = dir.join("logs");
-    let Ran { history, anomalies, notes } = settings.run(&logs).await?;
-    for note in &notes {
-        println!("  {note}");
-    }
+    let Ran { history, check, notes } = settings.run(&logs).await?;
     // What was observed outlives a checker that fails.
+    fs::create_dir_all(dir)?;
     fs::write(dir.join("history.json"), serde_json::to_vec(&history)?)?;
-    let results = judge(&history, anomalies);
+    let results = Results { notes, ..judge(&history, check) };
     report::leave(dir, &history, &results)?;
     if results.anomalies.is_empty() {
         fs::remove_dir_all(&logs).with_context(|| format!("cannot remove {}", logs.display()))?;
@@ -45,22 +43,31 @@ pub fn recheck(dir: &Path) -> Result<Results> {
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let history: History = serde_json::from_slice(&read("history.json")?)?;
-    let before: Option<Results> = match read("results.json") {
-        Ok(results) => Some(serde_json::from_slice(&results)?),
-        // The checkers had not ended.
-        Err(_) => None,
+    // Without results the checkers had not ended.
+    let before: Results = match read("results.json") {
+        Ok(results) => serde_json::from_slice(&results)?,
+        Err(_) => Results::default(),
     };
-    let found = before.into_iter().flat_map(|results| results.anomalies);
-    let results = judge(&history, found.filter(|anomaly| anomaly.checker == CHECKER).collect());
+    let mut check = Check::new(CHECKER);
+    for anomaly in before.anomalies.into_iter().filter(|anomaly| anomaly.checker == CHECKER) {
+        check.take(anomaly);
+    }
+    let results = Results { notes: before.notes, ..judge(&history, check) };
     report::leave(dir, &history, &results)?;
     Ok(results)
 }
 
-fn judge(history: &History, mut anomalies: Vec<Anomaly>) -> Results {
+/// What all checkers and the run itself say.
+fn judge(history: &History, run: Check) -> Results {
     let timeline = Timeline::of(history);
-    anomalies.extend(timeline.anomalies().iter().cloned());
-    anomalies.extend(check::linearizable::check(history, &timeline).anomalies);
-    anomalies.extend(check::wgl::check(history).anomalies);
-    anomalies.extend(check::watch::check(history));
-    Results::of(history, anomalies)
+    let mut told = Check::new("timeline");
+    timeline.anomalies().iter().cloned().for_each(|anomaly| told.take(anomaly));
+    let checks = vec![
+        run,
+        told,
+        check::linearizable::check(history, &timeline),
+        check::wgl::check(history),
+        check::watch::check(history),
+    ];
+    Results::judged(history, Verdict { checks, ..Verdict::default() })
 }

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use tests::Program;
 use tokio::time::{sleep_until, timeout};
 
-use crate::check::Anomaly;
+use crate::check::Check;
 use crate::clock::{Clock, nanos};
 use crate::cluster::{Cluster, Shape};
 use crate::driver::{Driver, Load, split};
@@ -61,7 +61,7 @@ pub struct Ran {
     /// All that was asked and heard.
     pub history: History,
     /// What the run itself found wrong.
-    pub anomalies: Vec<Anomaly>,
+    pub check: Check,
     /// What the nemesis could not do, and what the network was, for people.
     pub notes: Vec<String>,
 }
@@ -102,11 +102,14 @@ impl Settings {
         let quiet = ends - RECOVERY.min(self.time / 4);
         let pace = Pace::default();
         let mut chance = split(&mut rng);
-        let work = nemesis::run(&mut *nemesis, &mut cluster, &mut chance, &pace, clock.began(), quiet).await;
+        let work = match self.nemesis.as_str() {
+            "none" => Work::default(),
+            _ => nemesis::run(&mut *nemesis, &mut cluster, &mut chance, &pace, clock.began(), quiet).await,
+        };
         sleep_until(ends.into()).await;
         driver.stop();
 
-        let mut found = Vec::new();
+        let mut check = Check::new(CHECKER);
         let healed = timeout(HEAL_TIME_MAX, heal(&mut cluster, &mut driver, &*workload)).await;
         let (ends, last) = match healed {
             Ok(Ok(ends)) => {
@@ -114,25 +117,27 @@ impl Settings {
                 (ends, last)
             }
             Ok(Err(error)) => {
-                found.push(anomaly("not-healed", format!("{error:#}")));
+                check.add("not-healed", Vec::new(), || format!("{error:#}"));
                 (Vec::new(), 0)
             }
             Err(_elapsed) => {
-                found.push(anomaly("not-healed", format!("not whole again in {HEAL_TIME_MAX:?}")));
+                check.add("not-healed", Vec::new(), || format!("not whole again in {HEAL_TIME_MAX:?}"));
                 (Vec::new(), 0)
             }
         };
         let (operations, watches, complete) = driver.end(last).await;
         if !complete {
             let why = format!("the observer was not told of all events up to revision {last}");
-            found.push(anomaly("observer-starved", why));
+            check.add("observer-starved", Vec::new(), || why);
         }
-        found.extend(cluster.deaths().iter().map(|death| anomaly("member-died", death.clone())));
+        for death in cluster.deaths() {
+            check.add("member-died", Vec::new(), || death.clone());
+        }
         let history = History { run: self.described()?, operations, watches, faults: work.faults, ends };
         let mut notes = vec![format!("network: {}", cluster.network())];
         notes.extend(work.failures.into_iter().map(|failure| format!("nemesis: {failure}")));
         keep_logs(&cluster, logs)?;
-        Ok(Ran { history, anomalies: found, notes })
+        Ok(Ran { history, check, notes })
     }
 
     fn shape(&self, rng: &mut StdRng) -> Shape {
@@ -166,10 +171,6 @@ async fn heal(
     cluster.heal_all().await?;
     driver.finish(&workload.finish()).await;
     cluster.finish().await
-}
-
-fn anomaly(name: &str, explanation: String) -> Anomaly {
-    Anomaly::new(CHECKER, name, Vec::new(), explanation)
 }
 
 /// `quorate` or `etcd`, and its version.

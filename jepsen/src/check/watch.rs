@@ -28,19 +28,33 @@ mod truth;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
 
-use crate::check::Anomaly;
+use crate::check::model::covers;
+use crate::check::{Anomaly, Check};
 use crate::history::{Event, History, Notice, Seen, Watch};
-use truth::{Change, Truth, contains, is_everything};
+use truth::{Change, Truth, is_everything};
 
 /// How many operations an anomaly names at most.
 const OPERATIONS_MAX: usize = 8;
 
-/// What does not hold of a history's watches: for each watcher and name, the first time.
-pub fn check(history: &History) -> Vec<Anomaly> {
+/// What does not hold of a history's watches; of each watcher and name, the first time is told.
+pub fn check(history: &History) -> Check {
+    let mut check = Check::new("watch");
+    let began = Instant::now();
     let truth = Truth::of(history);
-    let watches = history.watches.iter().enumerate();
-    watches.flat_map(|(number, watch)| Sight::new(&truth, number, watch).check()).collect()
+    check.look("revisions", truth.len());
+    for (number, watch) in history.watches.iter().enumerate() {
+        let seen = watch.seen.iter().map(|seen| &seen.what);
+        let count = |of: fn(&Notice) -> usize| seen.clone().map(of).sum();
+        check.look("watchers", 1);
+        check.look("sessions", count(|what| usize::from(matches!(what, Notice::Created { .. }))));
+        check.look("progress", count(|what| usize::from(matches!(what, Notice::Progress))));
+        check.look("events", count(|what| if let Notice::Events(events) = what { events.len() } else { 0 }));
+        Sight::new(&truth, number, watch).check(&mut check);
+    }
+    check.took = began.elapsed();
+    check
 }
 
 /// One watcher while it is checked.
@@ -51,7 +65,7 @@ struct Sight<'a> {
     /// Events that came in earlier sessions.
     told: BTreeSet<(i64, &'a str)>,
     /// By name: the first anomaly, and how many there are.
-    found: BTreeMap<&'static str, (Anomaly, usize)>,
+    found: BTreeMap<&'static str, (Anomaly, u64)>,
 }
 
 /// What came between one beginning and the next.
@@ -67,7 +81,7 @@ impl<'a> Sight<'a> {
         Sight { truth, number, watch, told: BTreeSet::new(), found: BTreeMap::new() }
     }
 
-    fn check(mut self) -> Vec<Anomaly> {
+    fn check(mut self, check: &mut Check) {
         self.check_headers();
         for session in self.sessions() {
             let came = self.check_arrivals(&session);
@@ -78,14 +92,13 @@ impl<'a> Sight<'a> {
             }
             self.told.extend(came.into_keys());
         }
-        let all = self.found.into_values();
-        all.map(|(mut anomaly, count)| {
+        for (name, (mut anomaly, count)) in self.found {
             if count > 1 {
                 anomaly.explanation.push_str(&format!(" (and {} more)", count - 1));
             }
-            anomaly
-        })
-        .collect()
+            check.take(anomaly);
+            *check.found.entry(name.to_owned()).or_default() += count - 1;
+        }
     }
 
     fn sessions(&mut self) -> Vec<Session<'a>> {
@@ -228,7 +241,7 @@ impl<'a> Sight<'a> {
         let (pair, truth) = (&event.pair, self.truth);
         let (revision, key) = (pair.modified, pair.key.as_str());
         let it = format!("revision {revision} of {key:?}");
-        if !contains(&self.watch.keys, key) {
+        if !covers(&self.watch.keys, key) {
             self.find("watch-unfiltered", revision, format!("{it} came, which is not watched"));
         }
         let counted = match event.deleted {

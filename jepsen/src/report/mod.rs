@@ -16,6 +16,7 @@ pub mod timeline;
 mod words;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -32,13 +33,44 @@ pub fn leave(dir: &Path, history: &History, results: &Results) -> Result<()> {
     save(dir, "results.txt", &results.to_string())?;
     save(dir, "latency.svg", &plot::latency(history))?;
     save(dir, "rate.svg", &plot::rate(history))?;
-    match results.anomalies.is_empty() {
-        false => save(dir, "timeline.html", &timeline::page(history, &results.anomalies)),
-        true => Ok(()),
+    if !results.anomalies.is_empty() {
+        return save(dir, "timeline.html", &timeline::page(history, &results.anomalies));
+    }
+    match fs::remove_file(dir.join("timeline.html")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
 fn save(dir: &Path, name: &str, text: &str) -> Result<()> {
     let path = dir.join(name);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_leaves_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, dir) = (sample::history(), dir.path().join("runs/1"));
+        leave(&dir, &history, &Results::of(&history, sample::anomalies())).unwrap();
+        let text = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(edn::load(&dir.join("history.json")).unwrap(), history);
+        assert_eq!(page::read(&dir).unwrap(), [Results::of(&history, sample::anomalies())]);
+        assert!(
+            text("results.txt").contains("watch-gap (watch): watch 1 of client 11"),
+            "{}",
+            text("results.txt")
+        );
+        assert!(text("history.edn").starts_with("{:index 0, :time 0, :type :invoke, :process 0, :f "));
+        assert!(text("latency.svg").contains("<title>latency: register under mix"));
+        assert!(text("rate.svg").contains("<title>rate: register under mix"));
+        assert!(text("timeline.html").contains("<title>2 anomalies: register under mix"));
+
+        // The same place after a run without any leaves no old page.
+        leave(&dir, &history, &Results::of(&history, Vec::new())).unwrap();
+        assert!(!dir.join("timeline.html").exists());
+    }
 }

@@ -63,7 +63,7 @@ fn totals(cells: &Cells) -> String {
     let operations: usize = cells.values().map(|cell| cell.operations.all()).sum();
     let events: usize = cells.values().map(|cell| cell.events).sum();
     let faults: usize = cells.values().map(|cell| cell.faults).sum();
-    let anomalies: usize = cells.values().flat_map(|cell| cell.anomalies.values()).sum();
+    let anomalies: u64 = cells.values().flat_map(|cell| cell.anomalies.values()).sum();
     let minutes = cells.values().map(|cell| cell.clients).sum::<f64>() / 60.0;
     format!(
         "{} runs, {minutes:.0} minutes, {} operations, {} events watched, {} faults: **{} anomalies**.\n\n",
@@ -71,7 +71,7 @@ fn totals(cells: &Cells) -> String {
         count(operations),
         count(events),
         count(faults),
-        count(anomalies)
+        count(anomalies as usize)
     )
 }
 
@@ -92,7 +92,7 @@ fn grid(cells: &Cells) -> String {
             match cells.get(&(nemesis.to_owned(), workload.to_owned())) {
                 None => text.push_str(" |"),
                 Some(cell) => {
-                    let anomalies: usize = cell.anomalies.values().sum();
+                    let anomalies: u64 = cell.anomalies.values().sum();
                     let operations = count(cell.operations.all());
                     let longest = cell.unavailable.longest;
                     write!(text, " **{anomalies}** / {operations} / {longest:.1} s |")

@@ -36,7 +36,7 @@ text{font:12px system-ui,sans-serif;fill:var(--text)}.title{font-size:15px;font-
 .grid{stroke:var(--line);fill:none}.band{fill:var(--fault);opacity:.13}.strip{fill:var(--fault);opacity:.75}\
 .read{stroke:var(--read)}.write{stroke:var(--write)}.txn{stroke:var(--txn)}.lease{stroke:var(--lease)}\
 .other{stroke:var(--other)}.refused{stroke:var(--refused)}.unknown{stroke:var(--unknown)}\
-.point{fill:none;stroke-width:2.6;stroke-linecap:round}.mark{fill:none;stroke-width:1.3}\
+.point{fill:none;stroke-width:3;stroke-linecap:round}.mark{fill:none;stroke-width:1.3}\
 .curve{fill:none;stroke-width:1.6;stroke-linejoin:round}";
 
 /// How long each operation took, on a logarithmic scale.

@@ -6,10 +6,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::words::count;
-use crate::check::Anomaly;
-use crate::history::{Action, History, Nanos, Notice, Operation, Outcome, Request, Run};
+use crate::check::availability::{self, Availability};
+use crate::check::{Anomaly, Check, Verdict};
+use crate::history::{History, Nanos, Notice, Outcome, Run};
 
-const SECOND: Nanos = 1_000_000_000;
+/// As nanoseconds.
+const SECOND: f64 = 1e9;
 
 /// What came of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,8 +26,14 @@ pub struct Results {
     pub faults: BTreeMap<String, usize>,
     /// How long nothing could be written.
     pub unavailable: Unavailable,
-    /// What must not be, by every checker.
+    /// What must not be, by every checker, as far as they told.
     pub anomalies: Vec<Anomaly>,
+    /// What each checker looked at and how much it found, without the anomalies themselves.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+    /// What else is to be known, such as what the nemesis could not do.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The rule that the program was made to break, if any.
     #[serde(default)]
     pub mutant: Option<Mutant>,
@@ -78,8 +86,39 @@ impl Results {
         for fault in &history.faults {
             *faults.entry(fault.kind.clone()).or_default() += 1;
         }
-        let unavailable = Unavailable::of(history);
-        Results { run: history.run.clone(), operations, events, faults, unavailable, anomalies, mutant: None }
+        let (run, unavailable) = (history.run.clone(), availability::measure(history).into());
+        Results { run, operations, events, faults, unavailable, anomalies, ..Results::default() }
+    }
+
+    /// What a history and what checkers say of it come to.
+    pub fn judged(history: &History, verdict: Verdict) -> Results {
+        let anomalies = verdict.anomalies().cloned().collect();
+        let bare = |check| Check { anomalies: Vec::new(), ..check };
+        let checks = verdict.checks.into_iter().map(bare).collect();
+        Results { checks, ..Results::of(history, anomalies) }
+    }
+
+    /// How many anomalies there are of each name, also those that were only counted.
+    pub fn found(&self) -> BTreeMap<&str, u64> {
+        let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+        for anomaly in &self.anomalies {
+            *told.entry(&anomaly.name).or_default() += 1;
+        }
+        let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, times) in self.checks.iter().flat_map(|check| &check.found) {
+            *counted.entry(name).or_default() += times;
+        }
+        for (name, times) in counted {
+            let all = told.entry(name).or_default();
+            *all = times.max(*all);
+        }
+        told
+    }
+
+    /// The same, with what else is to be known.
+    #[must_use]
+    pub fn noting(self, notes: Vec<String>) -> Results {
+        Results { notes, ..self }
     }
 
     /// The same, of a program that was made to break a rule.
@@ -107,21 +146,9 @@ impl Counts {
     }
 }
 
-impl Unavailable {
-    fn of(history: &History) -> Unavailable {
-        let writes = history.operations.iter().filter(|operation| is_write_done(operation));
-        let mut done: Vec<Nanos> = writes.map(|operation| operation.returned).collect();
-        done.sort_unstable();
-        let end = end(history);
-        let mut longest = 0;
-        let mut before = 0;
-        for time in done.iter().copied().chain([end]) {
-            longest = time.saturating_sub(before).max(longest);
-            before = time.max(before);
-        }
-        let some: BTreeSet<Nanos> = done.iter().map(|time| time / SECOND).collect();
-        let total = (0..end / SECOND).filter(|second| !some.contains(second)).count() as u64;
-        Unavailable { longest: longest as f64 / SECOND as f64, total }
+impl From<Availability> for Unavailable {
+    fn from(measured: Availability) -> Unavailable {
+        Unavailable { longest: measured.longest as f64 / SECOND, total: measured.unavailable }
     }
 }
 
@@ -131,19 +158,6 @@ pub(super) fn end(history: &History) -> Nanos {
         0 => history.operations.iter().map(|operation| operation.returned).max().unwrap_or(0),
         duration => duration,
     }
-}
-
-/// Whether an operation changed something, or could have had its compares held.
-fn is_write_done(operation: &Operation) -> bool {
-    let writes = match &operation.action {
-        Action::Put(_) | Action::Delete(_) | Action::LeaseGrant { .. } | Action::LeaseRevoke { .. } => true,
-        Action::Txn(txn) => {
-            let mut requests = txn.then.iter().chain(&txn.otherwise);
-            requests.any(|request| !matches!(request, Request::Range(_)))
-        }
-        _ => false,
-    };
-    writes && matches!(operation.outcome, Outcome::Done(_))
 }
 
 impl fmt::Display for Results {
@@ -169,7 +183,20 @@ impl fmt::Display for Results {
         let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
         writeln!(f, "faults      {faults}")?;
         writeln!(f, "no write    {:.1} s at most, {} s in all", unavailable.longest, unavailable.total)?;
-        writeln!(f, "anomalies   {}", count(self.anomalies.len()))?;
+        for note in &self.notes {
+            writeln!(f, "note        {note}")?;
+        }
+        for check in &self.checks {
+            let looked: Vec<String> = check
+                .looked_at
+                .iter()
+                .map(|(what, times)| format!("{} {what}", count(*times as usize)))
+                .collect();
+            let took = check.took.as_secs_f64();
+            writeln!(f, "checked     {}: {} in {took:.1} s", check.checker, looked.join(", "))?;
+        }
+        let found: u64 = self.found().values().sum();
+        writeln!(f, "anomalies   {}", count(found as usize))?;
         for anomaly in &self.anomalies {
             writeln!(f, "  {} ({}): {}", anomaly.name, anomaly.checker, anomaly.explanation)?;
         }
@@ -178,7 +205,7 @@ impl fmt::Display for Results {
 }
 
 fn end_of(run: &Run) -> f64 {
-    run.duration as f64 / SECOND as f64
+    run.duration as f64 / SECOND
 }
 
 /// Runs of one workload under one nemesis, together.
@@ -188,7 +215,7 @@ pub(super) struct Cell {
     pub(super) operations: Counts,
     pub(super) events: usize,
     pub(super) faults: usize,
-    pub(super) anomalies: BTreeMap<String, usize>,
+    pub(super) anomalies: BTreeMap<String, u64>,
     pub(super) clients: f64,
     pub(super) unavailable: Unavailable,
     pub(super) seeds: Vec<u64>,
@@ -202,8 +229,8 @@ impl Cell {
         self.operations.unknown += results.operations.unknown;
         self.events += results.events;
         self.faults += results.faults.values().sum::<usize>();
-        for anomaly in &results.anomalies {
-            *self.anomalies.entry(anomaly.name.clone()).or_default() += 1;
+        for (name, times) in results.found() {
+            *self.anomalies.entry(name.to_owned()).or_default() += times;
         }
         self.clients += end_of(&results.run);
         self.unavailable.longest = self.unavailable.longest.max(results.unavailable.longest);
@@ -213,7 +240,7 @@ impl Cell {
 
     /// How many anomalies, and which.
     pub(super) fn anomalies(&self) -> String {
-        let all: usize = self.anomalies.values().sum();
+        let all: u64 = self.anomalies.values().sum();
         if all == 0 {
             return "0".to_owned();
         }
@@ -237,7 +264,9 @@ pub(super) fn cells(results: &[Results]) -> BTreeMap<String, BTreeMap<(String, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Answer, Body, Fault, Put, Range};
+    use crate::history::{Action, Answer, Body, Fault, Operation, Put, Range};
+
+    const SECOND: Nanos = 1_000_000_000;
 
     fn operation(returned: Nanos, action: Action, done: bool) -> Operation {
         let body = Body::Put { previous: None };
@@ -281,11 +310,26 @@ mod tests {
     #[test]
     fn results_are_read_back() {
         let anomaly = Anomaly { name: "watch-gap".to_owned(), watch: Some(1), ..Anomaly::default() };
-        let results = Results::of(&history(), vec![anomaly]);
+        let results = Results::of(&history(), vec![anomaly]).noting(vec!["network: loopback".to_owned()]);
         let text = serde_json::to_string(&results).unwrap();
         assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
         assert!(results.to_string().contains("3.5 s at most, 5 s in all"), "{results}");
         assert!(results.to_string().contains("2 kill"), "{results}");
+        assert!(results.to_string().contains("network: loopback"), "{results}");
+    }
+
+    #[test]
+    fn anomalies_that_were_only_counted_count() {
+        let mut check = Check::new("watch");
+        check.look("events", 12_000);
+        for _ in 0..70 {
+            check.add("watch-gap", Vec::new(), || "one is missing".to_owned());
+        }
+        let results = Results::judged(&history(), Verdict { checks: vec![check], ..Verdict::default() });
+        assert_eq!((results.anomalies.len(), results.found()["watch-gap"]), (50, 70));
+        assert!(results.to_string().contains("watch: 12,000 events in"), "{results}");
+        assert!(results.to_string().contains("anomalies   70\n"), "{results}");
+        assert!(results.checks[0].anomalies.is_empty());
     }
 
     #[test]

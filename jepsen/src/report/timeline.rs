@@ -35,7 +35,7 @@ const NOTICES_MAX: usize = 60;
 const DETAIL_MAX: usize = 2_000;
 
 const GUTTER: f64 = 108.0;
-const BOX_WIDTH_MIN: f64 = 96.0;
+const BOX_WIDTH_MIN: f64 = 150.0;
 const STEP_MIN: f64 = 4.0;
 const STEP_MAX: f64 = 90.0;
 const STEP: f64 = 24.0;
@@ -279,14 +279,17 @@ impl<'a> Chart<'a> {
             ));
         }
         let mut free = GUTTER;
+        let mut before = None;
         for (time, x) in &self.times {
-            if *x >= free {
+            // Where boxes need room, time stands still: it is told once.
+            if *x >= free && before != Some(time) {
                 html.push_str(&format!(
                     "<div class=\"tick\" style=\"left:{x:.0}px;top:2px\">{}</div>\n",
                     seconds(*time)
                 ));
                 free = x + TICK_EVERY;
             }
+            before = Some(time);
         }
     }
 

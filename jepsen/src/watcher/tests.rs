@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::sync::Mutex;
 
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use proto::etcdserverpb::watch_server::{Watch as Service, WatchServer};
 use proto::mvccpb;
 use rand::SeedableRng;
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
@@ -81,8 +83,13 @@ async fn member(connections: Vec<Lines>) -> (Endpoints, Arc<Mutex<Vec<i64>>>) {
     let starts = Arc::clone(&member.starts);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-    let server = tonic::transport::Server::builder().add_service(WatchServer::new(member));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let service = TowerToHyperService::new(WatchServer::new(member));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let server = http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(TokioIo::new(stream), service.clone()));
+        }
+    });
     (Arc::from([url]), starts)
 }
 

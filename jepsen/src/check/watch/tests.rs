@@ -6,7 +6,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::check;
-use super::truth::contains;
+use crate::check::Anomaly;
+use crate::check::model::covers;
+use crate::generate;
 use crate::history::*;
 
 /// A store, and all it did.
@@ -51,7 +53,7 @@ impl Store {
             Request::Delete(delete) => {
                 let keys = &delete.keys;
                 let gone: Vec<Pair> =
-                    self.pairs.values().filter(|pair| contains(keys, &pair.key)).cloned().collect();
+                    self.pairs.values().filter(|pair| covers(keys, &pair.key)).cloned().collect();
                 for pair in &gone {
                     self.pairs.remove(&pair.key);
                     let after = Pair { key: pair.key.clone(), modified: revision, ..Pair::default() };
@@ -119,7 +121,7 @@ impl Store {
                 continue;
             }
             header = revision.max(header);
-            let ours = events.iter().filter(|event| contains(&watch.keys, &event.pair.key));
+            let ours = events.iter().filter(|event| covers(&watch.keys, &event.pair.key));
             response.extend(ours.cloned());
             if rng.random_range(0..3) > 0 && !response.is_empty() {
                 next = revision + 1;
@@ -177,13 +179,13 @@ fn history(seed: u64) -> History {
 }
 
 fn names(history: &History) -> Vec<String> {
-    check(history).into_iter().map(|anomaly| anomaly.name).collect()
+    check(history).anomalies.into_iter().map(|anomaly| anomaly.name).collect()
 }
 
 #[test]
 fn a_right_history_has_no_anomaly() {
     for seed in 0..100 {
-        let anomalies = check(&history(seed));
+        let anomalies = check(&history(seed)).anomalies;
         assert!(anomalies.is_empty(), "seed {seed}: {anomalies:#?}");
     }
 }
@@ -217,7 +219,7 @@ fn breaks(name: &str, mutate: impl Fn(&mut Watch)) {
     for seed in 0..10 {
         let mut history = history(seed);
         mutate(&mut history.watches[1]);
-        let anomalies = check(&history);
+        let anomalies = check(&history).anomalies;
         let found: Vec<&str> = anomalies.iter().map(|anomaly| anomaly.name.as_str()).collect();
         assert!(found.contains(&name), "seed {seed}: {found:?}, not {name}");
         assert!(anomalies.iter().all(|anomaly| anomaly.watch == Some(1)), "seed {seed}: {anomalies:#?}");
@@ -450,10 +452,94 @@ fn an_anomaly_names_its_operation_and_counts_the_rest() {
             events.retain(|event| !lost.contains(&event.pair.modified));
         }
     }
-    let anomalies = check(&history);
+    let anomalies = check(&history).anomalies;
     let gap = anomalies.iter().find(|anomaly| anomaly.name == "watch-gap").expect("there is a gap");
     assert!(gap.explanation.starts_with("watch 1 of client 10: revision 30 of "), "{}", gap.explanation);
     assert!(gap.explanation.contains(" more)"), "{}", gap.explanation);
     let expected: Vec<usize> = lost.iter().filter_map(|&revision| written(&history, revision)).collect();
     assert!(expected.iter().all(|operation| gap.operations.contains(operation)), "{gap:?}");
+}
+
+/// The observer is judged too: by the answers, by revisions that are missing, by all that came before.
+#[test]
+fn the_observer_is_not_above_it() {
+    let broken = |name: &str, mutate: &dyn Fn(&History, &mut Watch)| {
+        for seed in 0..10 {
+            let mut history = history(seed);
+            let mut observer = history.watches[0].clone();
+            mutate(&history, &mut observer);
+            history.watches[0] = observer;
+            let anomalies = check(&history).anomalies;
+            let blamed = |anomaly: &Anomaly| anomaly.watch == Some(0) && anomaly.name == name;
+            assert!(anomalies.iter().any(blamed), "seed {seed}: {anomalies:#?}");
+        }
+    };
+    let answered = |history: &History, watch: &Watch, which: &dyn Fn(&Event) -> bool| {
+        let told =
+            history.operations.iter().filter_map(|operation| match (&operation.action, &operation.outcome) {
+                (Action::Compact { .. }, _) => None,
+                (Action::Delete(delete), _) if !delete.keys.end.is_empty() && !delete.previous => None,
+                (Action::Txn(txn), _) if txn.then.iter().any(|one| matches!(one, Request::Delete(_))) => None,
+                (_, Outcome::Done(answer)) => Some(answer.revision),
+                _ => None,
+            });
+        let told: Vec<i64> = told.collect();
+        middle(&places(watch, |events, place| {
+            told.contains(&events[place].pair.modified) && which(&events[place])
+        }))
+    };
+    broken("watch-gap", &|history, watch| {
+        let (response, place) = answered(history, watch, &|_| true);
+        events(watch, response).remove(place);
+    });
+    broken("watch-wrong-event", &|history, watch| {
+        let (response, place) = answered(history, watch, &|event| !event.deleted);
+        events(watch, response)[place].pair.value.push('!');
+    });
+    broken("watch-phantom", &|history, watch| {
+        let (response, place) = answered(history, watch, &|_| true);
+        let mut event = events(watch, response)[place].clone();
+        event.pair.key.push('!');
+        events(watch, response).push(event);
+    });
+    broken("watch-wrong-previous", &|_, watch| {
+        let (response, place) = middle(&places(watch, |events, place| events[place].previous.is_some()));
+        events(watch, response)[place].previous = None;
+    });
+    broken("watch-wrong-count", &|_, watch| {
+        let (response, place) = middle(&places(watch, |events, place| events[place].pair.version > 1));
+        events(watch, response)[place].pair.version += 1;
+    });
+}
+
+/// What the nemesis compacted is in no operation; what came back of it is in the members' last words.
+#[test]
+fn compactions_of_others_count() {
+    let by_nemesis = |history: &mut History, began, last: Option<i64>| {
+        history.operations.retain(|operation| !matches!(operation.action, Action::Compact { .. }));
+        let (kind, what) = ("compact-defrag".to_owned(), String::new());
+        history.faults.push(Fault { kind, what, began, ended: began + 1 });
+        history.ends.extend(last.map(|compacted| End { compacted, ..End::default() }));
+    };
+    for last in [Some(40), Some(90), None] {
+        let mut history = history(3);
+        by_nemesis(&mut history, END, last);
+        assert_eq!(names(&history), [""; 0]);
+    }
+    for (began, last) in [(END + 1, Some(40)), (END, Some(39))] {
+        let mut history = history(3);
+        by_nemesis(&mut history, began, last);
+        assert!(names(&history).contains(&"watch-untrue-cancel".to_owned()), "{:?}", names(&history));
+    }
+}
+
+/// Another store, with leases that end, and all a history has: nobody is accused there either.
+#[test]
+fn generated_histories_have_no_anomaly() {
+    for seed in 0..10 {
+        let history = generate::history(&generate::Plan::new(generate::Workload::Mix, seed));
+        let check = check(&history);
+        assert!(check.looked_at["events"] > 100, "{:?}", check.looked_at);
+        assert!(check.anomalies.is_empty(), "seed {seed}: {:#?}", check.anomalies);
+    }
 }

@@ -6,13 +6,15 @@
 //!   other watchers ──┘
 //! ```
 //!
-//! A write's own answer is believed before the observer, and other watchers
-//! only of revisions that neither tells of. What a pair was before its change,
+//! The observer is a watcher like others, to be judged as well: a write's own
+//! answer is believed before it, and other watchers only of revisions that
+//! neither tells of. What a pair was before its change,
 //! and how it was counted, follows from going through all revisions in order;
 //! after one that nobody tells of wholly it is unknown until seen again.
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::check::model::covers;
 use crate::history::{
     Action, Answer, Body, Delete, Event, Fault, History, Keys, Nanos, Notice, Outcome, Pair, Put, Request,
 };
@@ -88,8 +90,13 @@ impl<'a> Truth<'a> {
     ) -> impl Iterator<Item = (i64, &'a str)> + 'b {
         let range = (from <= to).then(|| self.revisions.range(from..=to));
         range.into_iter().flatten().flat_map(move |(&revision, what)| {
-            what.changes.keys().filter(|key| contains(keys, key)).map(move |&key| (revision, key))
+            what.changes.keys().filter(|key| covers(keys, key)).map(move |&key| (revision, key))
         })
+    }
+
+    /// How many revisions are known.
+    pub(super) fn len(&self) -> usize {
+        self.revisions.len()
     }
 
     /// Revisions that nobody tells of, from one to another, as first and last ones.
@@ -198,13 +205,16 @@ impl<'a> Truth<'a> {
         }
     }
 
-    /// Counts in what was compacted in the end, but by no operation of the history.
+    /// Counts in what was compacted by no operation of the history: by the nemesis, or by the members.
     fn hear_of_compactions(&mut self, history: &History) {
         let compacts = |fault: &&Fault| fault.kind.contains("compact");
         let began = history.faults.iter().filter(compacts).map(|fault| fault.began).min();
-        let Some(began) = began.or(self.compactions.is_empty().then_some(0)) else { return };
         let last = history.ends.iter().map(|end| end.compacted).max();
-        self.compactions.extend(last.map(|revision| (began, revision)));
+        match (began, last) {
+            (Some(began), last) => self.compactions.push((began, last.unwrap_or(i64::MAX))),
+            (None, Some(last)) if self.compactions.is_empty() => self.compactions.push((0, last)),
+            (None, _) => {}
+        }
     }
 
     /// Goes through all revisions in order, and settles what each pair was before and how it is counted.
@@ -271,15 +281,6 @@ impl<'a> Told<'a> {
             self.changes.push((key, Change { deleted: true, after, before: None }));
         }
         self.whole &= self.changes.len() - before == usize::try_from(deleted).unwrap_or(0);
-    }
-}
-
-/// Whether a key is among some keys.
-pub(super) fn contains(keys: &Keys, key: &str) -> bool {
-    match keys.end.as_str() {
-        "" => key == keys.key,
-        "\0" => key >= keys.key.as_str(),
-        end => key >= keys.key.as_str() && key < end,
     }
 }
 
