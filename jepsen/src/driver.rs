@@ -42,10 +42,10 @@ pub struct Driver {
     rng: StdRng,
     until: watch::Sender<Until>,
     stop: watch::Sender<bool>,
-    clients: JoinSet<(Vec<Operation>, Vec<Watch>)>,
+    clients: JoinSet<(Vec<Operation>, JoinSet<Watch>)>,
     observer: JoinSet<Watch>,
     operations: Vec<Operation>,
-    watches: Vec<Watch>,
+    watchers: Vec<JoinSet<Watch>>,
 }
 
 impl Driver {
@@ -94,13 +94,18 @@ impl Driver {
             };
             clients.spawn(worker.run(stop.subscribe()));
         }
-        let (operations, watches) = (Vec::new(), Vec::new());
-        Driver { load, endpoints, clock, rng, until, stop, clients, observer, operations, watches }
+        let (operations, watchers) = (Vec::new(), Vec::new());
+        Driver { load, endpoints, clock, rng, until, stop, clients, observer, operations, watchers }
     }
 
-    /// Lets clients end what they are at. Watchers go on.
-    pub fn stop(&self) {
+    /// Waits until all clients have ended what they are at. Watchers go on.
+    pub async fn stop(&mut self) {
         self.stop.send_replace(true);
+        while let Some(done) = self.clients.join_next().await {
+            let (operations, watchers) = done.expect("clients do not panic");
+            self.operations.extend(operations);
+            self.watchers.push(watchers);
+        }
     }
 
     /// What is read at the end, of every member that answers: by a client of its own.
@@ -129,16 +134,15 @@ impl Driver {
         self.operations.extend(client.into_operations());
     }
 
-    /// Ends the clients, all watchers, and the observer once it was told of the last revision.
+    /// Ends all watchers, and the observer once it was told of the last revision.
     ///
     /// The flag tells whether it was.
     pub async fn end(mut self, last: i64) -> (Vec<Operation>, Vec<Watch>, bool) {
-        self.stop();
+        self.stop().await;
         self.until.send_replace(Until::Revision(last));
-        while let Some(done) = self.clients.join_next().await {
-            let (operations, watches) = done.expect("clients do not panic");
-            self.operations.extend(operations);
-            self.watches.extend(watches);
+        let mut watches = Vec::new();
+        for watchers in self.watchers {
+            watches.extend(watchers.join_all().await);
         }
         let observed = timeout(DRAIN_TIME_MAX, self.observer.join_next()).await;
         let complete = observed.is_ok();
@@ -149,9 +153,9 @@ impl Driver {
                 self.observer.join_next().await
             }
         };
-        self.watches.insert(0, observer.expect("there is one").expect("the observer does not panic"));
+        watches.insert(0, observer.expect("there is one").expect("the observer does not panic"));
         self.operations.sort_by_key(|operation| operation.invoked);
-        (self.operations, self.watches, complete)
+        (self.operations, watches, complete)
     }
 }
 
@@ -176,7 +180,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, stop: watch::Receiver<bool>) -> (Vec<Operation>, Vec<Watch>) {
+    async fn run(mut self, stop: watch::Receiver<bool>) -> (Vec<Operation>, JoinSet<Watch>) {
         // Not all at once.
         let mut due = Instant::now() + self.period.mul_f64(self.rng.random_range(0.0..1.0));
         let mut started = 0;
@@ -204,10 +208,6 @@ impl Worker {
                 }
             }
         }
-        let mut watches = Vec::new();
-        while let Some(watch) = self.watchers.join_next().await {
-            watches.push(watch.expect("watchers do not panic"));
-        }
-        (self.client.into_operations(), watches)
+        (self.client.into_operations(), self.watchers)
     }
 }

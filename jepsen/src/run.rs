@@ -107,7 +107,7 @@ impl Settings {
             _ => nemesis::run(&mut *nemesis, &mut cluster, &mut chance, &pace, clock.began(), quiet).await,
         };
         sleep_until(ends.into()).await;
-        driver.stop();
+        driver.stop().await;
 
         let mut check = Check::new(CHECKER);
         let healed = timeout(HEAL_TIME_MAX, heal(&mut cluster, &mut driver, &*workload)).await;

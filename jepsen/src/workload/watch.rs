@@ -82,7 +82,7 @@ struct Starter;
 impl Script for Starter {
     fn next(&mut self, world: &mut World<'_>) -> Step {
         if world.rng.random_bool(0.5) {
-            return Step::Wait(Duration::from_millis(world.rng.random_range(1000..4000)));
+            return Step::Wait(Duration::from_millis(world.rng.random_range(500..3000)));
         }
         let first = world.rng.random_range(0..KEYS);
         let keys = match world.rng.random_range(0..4) {
