@@ -32,11 +32,11 @@ use std::time::Instant;
 
 use crate::check::model::covers;
 use crate::check::{Anomaly, Check};
-use crate::history::{Event, History, Notice, Seen, Watch};
+use crate::history::{Event, History, Notice, Pair, Seen, Watch};
 use truth::{Change, Truth, is_everything};
 
 /// How many operations an anomaly names at most.
-const OPERATIONS_MAX: usize = 8;
+const OPERATIONS_MAX: usize = 3;
 
 /// What does not hold of a history's watches; of each watcher and name, the first time is told.
 pub fn check(history: &History) -> Check {
@@ -297,13 +297,13 @@ impl<'a> Sight<'a> {
         let why = match (&event.previous, &change.before) {
             (Some(_), _) if !self.watch.previous => format!("{it} came with the pair before, unasked"),
             (Some(told), Some(Some(before))) if told != before => {
-                format!("{it} came with {told:?} before it; that was {before:?}")
+                format!("{it} came with {} before it; that was {}", tell(told), tell(before))
             }
-            (Some(told), Some(None)) => format!("{it} came with {told:?} before it; there was none"),
+            (Some(told), Some(None)) => format!("{it} came with {} before it; there was none", tell(told)),
             (None, Some(Some(before)))
                 if self.watch.previous && !self.truth.may_be_compacted(revision, seen.at) =>
             {
-                format!("{it} came with nothing before it; that was {before:?}")
+                format!("{it} came with nothing before it; that was {}", tell(before))
             }
             _ => return,
         };
@@ -334,4 +334,9 @@ fn events<'a>(seen: &[&'a Seen]) -> impl Iterator<Item = (&'a Seen, &'a Event)> 
         };
         events.iter().map(move |event| (seen, event))
     })
+}
+
+fn tell(pair: &Pair) -> String {
+    let Pair { key, value, created, modified, version, lease } = pair;
+    format!("{key:?} = {value:?} (created {created}, modified {modified}, version {version}, lease {lease})")
 }

@@ -1,3 +1,8 @@
+// Begins each picture at what is wrong.
+for (const chart of document.querySelectorAll(".chart")) {
+  const bad = chart.querySelector(".bad");
+  if (bad) chart.scrollLeft = bad.offsetLeft - 300;
+}
 // Tells everything about the box that is pointed at, tapped or reached by the keyboard.
 const detail = document.getElementById("detail");
 for (const kind of ["pointerover", "click", "focusin"]) {

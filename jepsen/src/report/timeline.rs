@@ -169,10 +169,8 @@ impl<'a> Chart<'a> {
         let watches: BTreeSet<usize> = anomaly.watch.into_iter().chain(anomaly.watch.and(observer)).collect();
         for number in watches {
             let Some(watch) = history.watches.get(number) else { continue };
-            let blamed = anomaly.watch == Some(number);
-            for (seen, is_of_bad) in notices(watch, &bad) {
-                items.push(Item::of_notice(number, seen, is_of_bad && blamed));
-            }
+            let notices = notices(watch, &bad).into_iter();
+            items.extend(notices.map(|(seen, is_of_bad)| Item::of_notice(number, seen, is_of_bad)));
         }
         items.sort_by_key(|item| (item.begin, item.lane));
         let mut chart = Chart { history, items, times: Vec::new(), skips: Vec::new() };
