@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use crate::check::timeline::Timeline;
 use crate::check::{self, Check, Verdict};
 use crate::history::History;
-use crate::report;
 use crate::report::summary::Results;
 use crate::run::{CHECKER, Ran, Settings};
+use crate::{edn, report};
 
 /// Runs, checks, and leaves the evidence in a directory.
 ///
@@ -23,8 +23,7 @@ pub async fn run_cell(settings: &Settings, dir: &Path) -> Result<Results> {
     let logs = dir.join("logs");
     let Ran { history, check, notes } = settings.run(&logs).await?;
     // What was observed outlives a checker that fails.
-    fs::create_dir_all(dir)?;
-    fs::write(dir.join("history.json"), serde_json::to_vec(&history)?)?;
+    edn::save(&history, dir)?;
     let results = Results { notes, ..judge(&history, check) };
     report::leave(dir, &history, &results)?;
     if results.anomalies.is_empty() {
@@ -38,13 +37,9 @@ pub async fn run_cell(settings: &Settings, dir: &Path) -> Result<Results> {
 /// # Errors
 /// When there is no history.
 pub fn recheck(dir: &Path) -> Result<Results> {
-    let read = |name: &str| {
-        let path = dir.join(name);
-        fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let history: History = serde_json::from_slice(&read("history.json")?)?;
+    let history = edn::load(&dir.join("history.json"))?;
     // Without results the checkers had not ended.
-    let before: Results = match read("results.json") {
+    let before: Results = match fs::read(dir.join("results.json")) {
         Ok(results) => serde_json::from_slice(&results)?,
         Err(_) => Results::default(),
     };

@@ -10,7 +10,7 @@ use jepsen::cell::{recheck, run_cell};
 use jepsen::driver::Load;
 use jepsen::matrix::Matrix;
 use jepsen::run::Settings;
-use jepsen::{nemesis, workload};
+use jepsen::{nemesis, report, workload};
 use tests::Program;
 
 /// Tries clusters under faults, and checks what clients saw.
@@ -34,6 +34,13 @@ enum Command {
     },
     /// Many workloads under many nemeses, one after the other.
     Matrix(MatrixArgs),
+    /// Puts tables of all results below a directory into a page, between its marks.
+    Page {
+        /// A Markdown file with the marks `<!-- results: begin -->` and `<!-- results: end -->`.
+        page: PathBuf,
+        /// Where matrices and runs left their results.
+        results: PathBuf,
+    },
     /// The names of workloads and nemeses.
     List,
 }
@@ -101,6 +108,9 @@ struct MatrixArgs {
     /// A selection that is over within 15 minutes; `--seconds` does not count then.
     #[arg(long)]
     short: bool,
+    /// Keeps the histories of all cells, not only of those with anomalies.
+    #[arg(long)]
+    histories: bool,
     /// Where the evidence of every cell goes.
     #[arg(long, default_value = "jepsen-matrix")]
     out: PathBuf,
@@ -131,6 +141,10 @@ impl Command {
                 Ok(results.anomalies.is_empty())
             }
             Command::Matrix(args) => args.run().await,
+            Command::Page { page, results } => {
+                report::page::update(&page, &results)?;
+                Ok(true)
+            }
             Command::List => {
                 println!("workloads:");
                 for name in workload::NAMES {
@@ -207,6 +221,6 @@ impl MatrixArgs {
         let (common, seconds) = (&self.common, matrix.seconds);
         let settings =
             |workload: &str, nemesis: &str, seed| common.settings(workload, nemesis, seed, seconds);
-        matrix.run(seed, settings, &self.out).await
+        matrix.run(seed, settings, &self.out, self.histories).await
     }
 }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 
 use crate::cell::run_cell;
 use crate::report::summary::Results;
-use crate::run::Settings;
+use crate::run::{Settings, Unfit};
 use crate::{nemesis, workload};
 
 /// The nemeses of the full matrix: each of them does all of its group.
@@ -60,6 +60,16 @@ struct Cell {
     results: Result<Results>,
 }
 
+impl Cell {
+    /// Where the nemesis does not fit, the table says so, and nothing is wrong.
+    fn is_well(&self) -> bool {
+        match &self.results {
+            Ok(results) => results.anomalies.is_empty(),
+            Err(error) => error.is::<Unfit>(),
+        }
+    }
+}
+
 impl Matrix {
     /// Every workload under every group of nemeses.
     pub fn full(seconds: u64) -> Matrix {
@@ -100,6 +110,8 @@ impl Matrix {
 
     /// Runs all cells and prints the table; the flag tells whether all was well.
     ///
+    /// Histories of cells without anomalies are kept only on request: they are long.
+    ///
     /// # Errors
     /// When not even the settings of a cell are right, or the table cannot be written.
     pub async fn run(
@@ -107,6 +119,7 @@ impl Matrix {
         seed: u64,
         settings: impl Fn(&str, &str, u64) -> Result<Settings>,
         out: &Path,
+        histories: bool,
     ) -> Result<bool> {
         let began = Instant::now();
         let mut cells = Vec::new();
@@ -115,9 +128,15 @@ impl Matrix {
             let seed = seed + at as u64;
             let settings = settings(workload, nemesis, seed)?;
             println!("{}/{} seed {seed}: {}", at + 1, self.cells.len(), settings.command());
-            let results = run_cell(&settings, &out.join(format!("{workload}-{nemesis}"))).await;
+            let dir = out.join(format!("{workload}-{nemesis}"));
+            let results = run_cell(&settings, &dir).await;
             match &results {
-                Ok(results) => println!("  {}", verdict(results)),
+                Ok(results) => {
+                    println!("  {}", verdict(results));
+                    if !histories && results.anomalies.is_empty() {
+                        forget_history(&dir)?;
+                    }
+                }
                 Err(error) => println!("  not run: {error:#}"),
             }
             let (workload, nemesis) = (workload.clone(), nemesis.clone());
@@ -126,8 +145,16 @@ impl Matrix {
         let table = table(&cells);
         println!("{table}\n{} cells in {} s", cells.len(), began.elapsed().as_secs());
         std::fs::write(out.join("matrix.md"), format!("{table}\n"))?;
-        Ok(cells.iter().all(|cell| cell.results.as_ref().is_ok_and(|results| results.anomalies.is_empty())))
+        Ok(cells.iter().all(Cell::is_well))
     }
+}
+
+fn forget_history(dir: &Path) -> Result<()> {
+    for name in ["history.json", "history.edn"] {
+        let path = dir.join(name);
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn verdict(results: &Results) -> String {

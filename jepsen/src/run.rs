@@ -6,6 +6,7 @@
 //! a run from that is an anomaly as well: a cluster that has a quorum again has
 //! to serve again.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -55,6 +56,18 @@ pub struct Settings {
     pub loopback: bool,
 }
 
+/// The nemesis cannot do its harm to this cluster on this machine, for this reason.
+#[derive(Debug)]
+pub struct Unfit(pub String);
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the nemesis does not fit: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Ran {
@@ -93,7 +106,7 @@ impl Settings {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut cluster = Cluster::start(self.shape(&mut rng)).await.context("the cluster does not start")?;
         if let Some(why) = nemesis.unfit(&cluster) {
-            bail!("the nemesis {} does not fit: {why}", self.nemesis);
+            bail!(Unfit(why));
         }
         let clock = Clock::start();
         let endpoints = Arc::from(cluster.endpoints());

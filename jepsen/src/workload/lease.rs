@@ -72,10 +72,10 @@ impl Script for Holder {
 
     fn heard(&mut self, operation: &Operation) {
         // Time is up for what a keep-alive did not find.
-        if let (Action::LeaseKeepAlive { id }, Some(answer)) = (&operation.action, answer(operation)) {
-            if matches!(answer.body, Body::Lease { ttl, .. } if ttl <= 0) {
-                self.leases.retain(|lease| lease.id != *id);
-            }
+        if let (Action::LeaseKeepAlive { id }, Some(answer)) = (&operation.action, answer(operation))
+            && matches!(answer.body, Body::Lease { ttl, .. } if ttl <= 0)
+        {
+            self.leases.retain(|lease| lease.id != *id);
         }
     }
 }
