@@ -132,7 +132,12 @@ fn single_keys_have_the_same_verdict() {
                     );
                     continue;
                 }
-                assert_eq!(ours, theirs.keys[&key], "{key}, seed {seed}, {changes} changes");
+                assert_eq!(
+                    ours,
+                    theirs.keys[&key],
+                    "{key}, seed {seed}, {changes} changes: {:#?}",
+                    changed(&correct, &history)
+                );
                 assert!(changes > 0 || ours == "Ok", "{key}, seed {seed}");
                 *if ours == "Ok" { &mut good } else { &mut bad } += 1;
             }
