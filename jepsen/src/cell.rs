@@ -7,8 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::check::timeline::Timeline;
-use crate::check::{self, Check, Verdict};
+use crate::check::{self, Check};
 use crate::history::History;
 use crate::report::summary::Results;
 use crate::run::{CHECKER, Ran, Settings};
@@ -54,15 +53,7 @@ pub fn recheck(dir: &Path) -> Result<Results> {
 
 /// What all checkers and the run itself say.
 fn judge(history: &History, run: Check) -> Results {
-    let timeline = Timeline::of(history);
-    let mut told = Check::new("timeline");
-    timeline.anomalies().iter().cloned().for_each(|anomaly| told.take(anomaly));
-    let checks = vec![
-        run,
-        told,
-        check::linearizable::check(history, &timeline),
-        check::wgl::check(history),
-        check::watch::check(history),
-    ];
-    Results::judged(history, Verdict { checks, ..Verdict::default() })
+    let mut verdict = check::all(history);
+    verdict.checks.insert(0, run);
+    Results::judged(history, verdict)
 }

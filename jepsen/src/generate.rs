@@ -55,12 +55,14 @@ pub struct Plan {
     pub unknown: u32,
     /// How many of a thousand operations are refused.
     pub refused: u32,
+    /// Whether a mix has leases.
+    pub leases: bool,
 }
 
 impl Plan {
     /// Five clients on four keys, and some trouble.
     pub fn new(workload: Workload, seed: u64) -> Self {
-        Self { seed, workload, clients: 5, operations: 300, keys: 4, unknown: 40, refused: 20 }
+        Self { seed, workload, clients: 5, operations: 300, keys: 4, unknown: 40, refused: 20, leases: true }
     }
 }
 
@@ -195,8 +197,9 @@ impl<'a> Play<'a> {
                 self.store.read_at(range, *applied)
             }
             action => {
+                let answer = self.store.apply(action, self.now);
                 *applied = self.store.revision;
-                self.store.apply(action, self.now)
+                answer
             }
         };
         if let Action::LeaseGrant { id, .. } | Action::LeaseKeepAlive { id } = operation.action

@@ -172,6 +172,7 @@ impl Client {
             59..=62 => Action::Delete(Delete { keys: one(&key), previous: false }),
             63..=72 => self.swap(key, value),
             73..=90 => self.transaction(plan, random, value),
+            91..=97 if !plan.leases => self.swap_value(key, value),
             91..=93 => Action::LeaseGrant { id: index as i64 + 1, ttl: random.random_range(1..3) },
             94..=95 => Action::LeaseKeepAlive { id: self.lease.unwrap_or(77) },
             96 => Action::LeaseTimeToLive { id: self.lease.unwrap_or(77) },

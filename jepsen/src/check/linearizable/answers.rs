@@ -39,8 +39,11 @@ pub fn check(history: &History, timeline: &Timeline, check: &mut Check) {
 
 /// A read's answer.
 pub struct Got<'a> {
+    /// Its pairs.
     pub pairs: &'a [Pair],
+    /// How many there are.
     pub count: i64,
+    /// Whether the limit cut some off.
     pub more: bool,
 }
 

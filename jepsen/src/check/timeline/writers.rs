@@ -136,7 +136,7 @@ impl Timeline {
             self.find_by_value(history, accounts, number);
         }
         self.find_deleters(history);
-        self.find_skipped();
+        self.find_skipped(history);
     }
 
     fn find_by_value(&mut self, history: &History, accounts: &Accounts<'_>, number: i64) {
@@ -249,20 +249,35 @@ impl Timeline {
         }
     }
 
-    /// Revisions take no gaps: what the observer was led past must have been something.
-    fn find_skipped(&mut self) {
-        let skipped: Vec<_> = self
-            .missing
-            .iter()
-            .filter(|(from, to)| {
-                !self.revisions.contains_key(from)
-                    && self.told.iter().any(|(first, last)| first <= from && to <= last)
-            })
-            .copied()
-            .collect();
+    /// Revisions take no gaps: what the observer was led past must have been something, and so must
+    /// what is missing where there was no observer, by operations without an answer or ends of leases.
+    fn find_skipped(&mut self, history: &History) {
+        let gaps: Vec<(i64, i64)> =
+            self.missing.iter().filter(|(from, _)| !self.revisions.contains_key(from)).copied().collect();
+        let told = |from: &i64, to: &i64| self.told.iter().any(|(first, last)| first <= from && to <= last);
+        let (skipped, open): (Vec<_>, Vec<_>) = gaps.into_iter().partition(|(from, to)| told(from, to));
         for (from, to) in skipped {
             let explanation = format!(
                 "Nobody knows of a change at revisions {from} to {to}, though the observer was told everything there."
+            );
+            self.dispute("revision-skipped", Vec::new(), explanation);
+        }
+        let may_fill = |(index, operation): (usize, &Operation)| match (&operation.action, &operation.outcome)
+        {
+            (_, Outcome::Refused(_)) => false,
+            (Action::LeaseGrant { .. }, _) => true,
+            (Action::Put(_) | Action::Delete(_) | Action::Txn(_), Outcome::Unknown(_)) => {
+                !self.places.contains_key(&index)
+            }
+            _ => false,
+        };
+        let fillers = history.operations.iter().enumerate().filter(|one| may_fill(*one)).count() as i64;
+        let many = open.iter().fold(0i64, |many, (from, to)| many.saturating_add(to - from + 1));
+        if many > fillers {
+            let explanation = format!(
+                "Nobody knows of a change at {many} revisions, first {}, but there were only {fillers} operations that \
+                 may have made any.",
+                open[0].0
             );
             self.dispute("revision-skipped", Vec::new(), explanation);
         }

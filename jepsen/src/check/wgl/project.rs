@@ -324,12 +324,7 @@ impl Part {
             match (found, set) {
                 // After a write of its own, what it finds must be that.
                 (Some(found), Some(own)) => {
-                    let same = match found {
-                        Guard::Is(value) => value == own,
-                        Guard::Not(value) => value != own,
-                        _ => true,
-                    };
-                    if !same {
+                    if !self.fits(&found, own) {
                         guards.push(Guard::NotAll(Vec::new()));
                     }
                 }
@@ -363,7 +358,8 @@ impl Part {
             (Ask::Delete(delete), Body::Delete { deleted, previous }) if covers(&delete.keys, &key) => {
                 match (deleted, delete.previous, delete.keys.end.is_empty()) {
                     (0, ..) => Some(Guard::Is(0)),
-                    (_, true, _) => Some(among(previous)),
+                    (_, true, true) => Some(Guard::All(vec![Guard::Not(0), among(previous)])),
+                    (_, true, false) => Some(among(previous)),
                     (_, false, true) => Some(Guard::Not(0)),
                     (_, false, false) => None,
                 }
