@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::clock::Clock;
+use crate::stopwatch::Stopwatch;
 use crate::history::{Action, Answer, Body, Operation, Outcome, Request};
 
 /// What a client may receive; etcd's own client has no limit either.
@@ -39,7 +39,7 @@ pub struct Client {
     member: usize,
     channel: Option<Channel>,
     patience: Duration,
-    clock: Clock,
+    clock: Stopwatch,
     rng: StdRng,
     operations: Vec<Operation>,
 }
@@ -54,7 +54,7 @@ impl Client {
         step: u32,
         endpoints: Endpoints,
         patience: Duration,
-        clock: Clock,
+        clock: Stopwatch,
         mut rng: StdRng,
     ) -> Client {
         let member = rng.random_range(0..endpoints.len());

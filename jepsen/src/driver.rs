@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::client::{Client, Endpoints};
-use crate::clock::Clock;
+use crate::stopwatch::Stopwatch;
 use crate::history::{Action, Operation, Outcome, Watch};
 use crate::watcher::{Observed, Until, Watcher};
 use crate::workload::{Numbers, Script, Step, Workload, World};
@@ -38,7 +38,7 @@ pub struct Load {
 pub struct Driver {
     load: Load,
     endpoints: Endpoints,
-    clock: Clock,
+    clock: Stopwatch,
     rng: StdRng,
     until: watch::Sender<Until>,
     stop: watch::Sender<bool>,
@@ -54,7 +54,7 @@ impl Driver {
         workload: &dyn Workload,
         load: Load,
         endpoints: Endpoints,
-        clock: Clock,
+        clock: Stopwatch,
         mut rng: StdRng,
     ) -> Driver {
         let (until, _) = watch::channel(Until::Further);
@@ -172,7 +172,7 @@ struct Worker {
     rng: StdRng,
     period: Duration,
     endpoints: Endpoints,
-    clock: Clock,
+    clock: Stopwatch,
     observed: Observed,
     numbers: Numbers,
     until: watch::Sender<Until>,

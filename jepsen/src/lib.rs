@@ -13,7 +13,7 @@
 pub mod cell;
 pub mod check;
 pub mod client;
-pub mod clock;
+pub mod stopwatch;
 pub mod cluster;
 pub mod driver;
 pub mod edn;

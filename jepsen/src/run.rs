@@ -19,7 +19,7 @@ use tests::Program;
 use tokio::time::{sleep_until, timeout};
 
 use crate::check::Check;
-use crate::clock::{Clock, nanos};
+use crate::stopwatch::{Stopwatch, nanos};
 use crate::cluster::{Cluster, Shape};
 use crate::driver::{Driver, Load, split};
 use crate::history::{End, History, Run};
@@ -108,7 +108,7 @@ impl Settings {
         if let Some(why) = nemesis.unfit(&cluster) {
             bail!(Unfit(why));
         }
-        let clock = Clock::start();
+        let clock = Stopwatch::start();
         let endpoints = Arc::from(cluster.endpoints());
         let mut driver = Driver::start(&*workload, self.load.clone(), endpoints, clock, split(&mut rng));
         let ends = clock.began() + self.time;

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::client::{Endpoints, another, connect};
-use crate::clock::Clock;
+use crate::stopwatch::Stopwatch;
 use crate::history::{Keys, Notice, Seen, Watch};
 use crate::wire::bytes;
 
@@ -75,7 +75,7 @@ pub enum Until {
 /// Someone who watches.
 pub struct Watcher {
     endpoints: Endpoints,
-    clock: Clock,
+    clock: Stopwatch,
     rng: StdRng,
     until: watch::Receiver<Until>,
     observed: Option<Observed>,
@@ -101,7 +101,7 @@ impl Watcher {
         client: u32,
         plan: Plan,
         endpoints: Endpoints,
-        clock: Clock,
+        clock: Stopwatch,
         rng: StdRng,
         until: watch::Receiver<Until>,
     ) -> Watcher {
@@ -121,7 +121,7 @@ impl Watcher {
         client: u32,
         observed: Observed,
         endpoints: Endpoints,
-        clock: Clock,
+        clock: Stopwatch,
         rng: StdRng,
         until: watch::Receiver<Until>,
     ) -> Watcher {

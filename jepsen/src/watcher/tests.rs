@@ -112,7 +112,7 @@ async fn a_watcher_resumes_behind_the_last_revision() {
     let (endpoints, starts) = member(vec![vec![events(&[11, 12])], vec![at(15)], vec![]]).await;
     let (_sender, until) = watch::channel(Until::Further);
     let plan = Plan { keys: everything(), life: Some(Duration::from_millis(1500)), ..Plan::default() };
-    let watch = Watcher::new(1, plan, endpoints, Clock::start(), rng(), until).run().await;
+    let watch = Watcher::new(1, plan, endpoints, Stopwatch::start(), rng(), until).run().await;
     assert_eq!(told(&watch), [11, 12]);
     assert_eq!(starts.lock().expect("no panic holds it")[..3], [0, 13, 16]);
     let lost = watch.seen.iter().filter(|seen| matches!(seen.what, Notice::Lost(_))).count();
@@ -125,7 +125,7 @@ async fn what_comes_next_begins_where_it_was_created() {
     let (endpoints, starts) = member(vec![vec![], vec![]]).await;
     let (_sender, until) = watch::channel(Until::Further);
     let plan = Plan { keys: everything(), life: Some(Duration::from_millis(700)), ..Plan::default() };
-    Watcher::new(1, plan, endpoints, Clock::start(), rng(), until).run().await;
+    Watcher::new(1, plan, endpoints, Stopwatch::start(), rng(), until).run().await;
     assert_eq!(starts.lock().expect("no panic holds it")[..2], [0, 11]);
 }
 
@@ -137,7 +137,7 @@ async fn the_observer_believes_events_only_and_hears_all() {
     let (endpoints, starts) = member(connections).await;
     let (sender, until) = watch::channel(Until::Further);
     let observed = Observed::default();
-    let watcher = Watcher::observer(1, observed.clone(), endpoints, Clock::start(), rng(), until);
+    let watcher = Watcher::observer(1, observed.clone(), endpoints, Stopwatch::start(), rng(), until);
     let running = tokio::spawn(watcher.run());
     sender.send_replace(Until::Revision(7));
     let watch = running.await.expect("it does not panic");
@@ -152,14 +152,14 @@ async fn only_the_observer_goes_on_after_a_compaction() {
     let (endpoints, starts) = member(vec![vec![cancelled(8)]]).await;
     let (_sender, until) = watch::channel(Until::Further);
     let plan = Plan { keys: everything(), start: 1, ..Plan::default() };
-    let watch = Watcher::new(1, plan, endpoints, Clock::start(), rng(), until).run().await;
+    let watch = Watcher::new(1, plan, endpoints, Stopwatch::start(), rng(), until).run().await;
     assert!(matches!(watch.seen.last().expect("it was told").what, Notice::Cancelled { compacted: 8, .. }));
     assert_eq!(*starts.lock().expect("no panic holds it"), [1]);
 
     let (endpoints, starts) = member(vec![vec![cancelled(8)], vec![events(&[8, 9])]]).await;
     let (_sender, until) = watch::channel(Until::Revision(9));
     let observed = Observed::default();
-    Watcher::observer(1, observed, endpoints, Clock::start(), rng(), until).run().await;
+    Watcher::observer(1, observed, endpoints, Stopwatch::start(), rng(), until).run().await;
     assert_eq!(*starts.lock().expect("no panic holds it"), [1, 8]);
 }
 

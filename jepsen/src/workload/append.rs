@@ -1,6 +1,6 @@
 //! Lists to which elements are appended, several in one transaction.
 //!
-//! A list is the value of a key: its elements, separated by spaces. Nobody can
+//! A list is the value of a key: its elements, separated by commas. Nobody can
 //! append to a value, so a client reads some lists in one transaction and puts
 //! them, each with one more element, in a second one, which does so only if none
 //! of them was changed in between and also reads what it relied upon. An
@@ -65,8 +65,8 @@ impl Script for Appender {
                 for (at, list) in lists.iter().enumerate() {
                     // One at least, else it is a read.
                     if at == 0 || world.rng.random_bool(0.6) {
-                        let value = format!("{} {}", list.value, world.value());
-                        then.push(Request::Put(put(&list.key, value.trim_start().to_owned())));
+                        let value = format!("{},{}", list.value, world.value());
+                        then.push(Request::Put(put(&list.key, value.trim_start_matches(',').to_owned())));
                     }
                 }
                 Txn { compares, then, otherwise: lists.iter().map(|list| get(&list.key)).collect() }
@@ -80,7 +80,7 @@ impl Script for Appender {
             return;
         };
         let pairs = shown(&answer.body);
-        if pairs.iter().any(|pair| pair.value.split(' ').count() >= LENGTH_MAX) {
+        if pairs.iter().any(|pair| pair.value.split(',').count() >= LENGTH_MAX) {
             let left = pairs.iter().filter_map(|pair| pair.key.rsplit_once('/')?.1.parse::<u32>().ok()).max();
             self.left.fetch_max(left.unwrap_or_default() + 1, Ordering::Relaxed);
             return;

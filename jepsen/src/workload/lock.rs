@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::{Script, Step, Workload, World, answer, delete, equals, get, put};
 use crate::history::{Action, Body, Operand, Operation, Put, Request, Txn};
 
-const LOCKS: u32 = 2;
+const LOCKS: u32 = 3;
 const TTL: i64 = 2;
 /// A client that does not get a lock tries another so many times, then gives its lease back.
 const ATTEMPTS_MAX: u32 = 8;

@@ -6,14 +6,14 @@ use crate::history::Nanos;
 
 /// Tells how long the run has been going on.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct Stopwatch {
     began: Instant,
 }
 
-impl Clock {
+impl Stopwatch {
     /// The run begins now.
-    pub fn start() -> Clock {
-        Clock { began: Instant::now() }
+    pub fn start() -> Stopwatch {
+        Stopwatch { began: Instant::now() }
     }
 
     /// When the run began.
