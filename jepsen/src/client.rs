@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::stopwatch::Stopwatch;
 use crate::history::{Action, Answer, Body, Operation, Outcome, Request};
+use crate::stopwatch::Stopwatch;
 
 /// What a client may receive; etcd's own client has no limit either.
 const MESSAGE_MAX: usize = i32::MAX as usize;

@@ -9,16 +9,18 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::client::{Client, Endpoints};
-use crate::stopwatch::Stopwatch;
 use crate::history::{Action, Operation, Outcome, Watch};
+use crate::stopwatch::Stopwatch;
 use crate::watcher::{Observed, Until, Watcher};
 use crate::workload::{Numbers, Script, Step, Workload, World};
 
-/// The observer's number as a client; other watchers follow.
-const OBSERVER: u32 = 1_000_000;
+/// The numbers of observers as clients, by their members.
+const OBSERVERS: u32 = 1_000_000;
+/// The numbers of other watchers, by the clients that start them.
+const WATCHERS: u32 = 2_000_000;
 /// How many watchers a client may start in a run.
 const WATCHERS_MAX: u32 = 10_000;
-/// How long the observer may take for what is left, once all members are healthy.
+/// How long observers may take for what is left, once all members are healthy.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often a final read is tried again.
 const FINAL_ATTEMPTS: u32 = 20;
@@ -43,13 +45,13 @@ pub struct Driver {
     until: watch::Sender<Until>,
     stop: watch::Sender<bool>,
     clients: JoinSet<(Vec<Operation>, JoinSet<Watch>)>,
-    observer: JoinSet<Watch>,
+    observers: JoinSet<Watch>,
     operations: Vec<Operation>,
     watchers: Vec<JoinSet<Watch>>,
 }
 
 impl Driver {
-    /// Starts the observer and all clients.
+    /// Starts the observers and all clients.
     pub fn start(
         workload: &dyn Workload,
         load: Load,
@@ -60,16 +62,13 @@ impl Driver {
         let (until, _) = watch::channel(Until::Further);
         let (stop, _) = watch::channel(false);
         let (observed, numbers) = (Observed::default(), Numbers::default());
-        let (mut clients, mut observer) = (JoinSet::new(), JoinSet::new());
-        let watcher = Watcher::observer(
-            OBSERVER,
-            observed.clone(),
-            endpoints.clone(),
-            clock,
-            split(&mut rng),
-            until.subscribe(),
-        );
-        observer.spawn(watcher.run());
+        let (mut clients, mut observers) = (JoinSet::new(), JoinSet::new());
+        for (number, member) in (OBSERVERS..).zip(0..endpoints.len()) {
+            let (endpoints, rng) = (endpoints.clone(), split(&mut rng));
+            let until = until.subscribe();
+            let watcher = Watcher::observer(number, member, observed.clone(), endpoints, clock, rng, until);
+            observers.spawn(watcher.run());
+        }
         for number in 0..load.clients {
             let client = Client::new(
                 number,
@@ -95,7 +94,7 @@ impl Driver {
             clients.spawn(worker.run(stop.subscribe()));
         }
         let (operations, watchers) = (Vec::new(), Vec::new());
-        Driver { load, endpoints, clock, rng, until, stop, clients, observer, operations, watchers }
+        Driver { load, endpoints, clock, rng, until, stop, clients, observers, operations, watchers }
     }
 
     /// Waits until all clients have ended what they are at. Watchers go on.
@@ -134,26 +133,25 @@ impl Driver {
         self.operations.extend(client.into_operations());
     }
 
-    /// Ends all watchers, and the observer once it was told of the last revision.
+    /// Ends all watchers, and observers once they were told of the last revision.
     ///
-    /// The flag tells whether it was.
+    /// The flag tells whether all of them were.
     pub async fn end(mut self, last: i64) -> (Vec<Operation>, Vec<Watch>, bool) {
         self.stop().await;
         self.until.send_replace(Until::Revision(last));
         let mut watches = Vec::new();
+        let complete = timeout(DRAIN_TIME_MAX, async {
+            while let Some(watch) = self.observers.join_next().await {
+                watches.push(watch.expect("observers do not panic"));
+            }
+        });
+        let complete = complete.await.is_ok();
+        self.until.send_replace(Until::Now);
+        watches.extend(self.observers.join_all().await);
+        watches.sort_by_key(|watch| watch.client);
         for watchers in self.watchers {
             watches.extend(watchers.join_all().await);
         }
-        let observed = timeout(DRAIN_TIME_MAX, self.observer.join_next()).await;
-        let complete = observed.is_ok();
-        let observer = match observed {
-            Ok(observer) => observer,
-            Err(_elapsed) => {
-                self.until.send_replace(Until::Now);
-                self.observer.join_next().await
-            }
-        };
-        watches.insert(0, observer.expect("there is one").expect("the observer does not panic"));
         self.operations.sort_by_key(|operation| operation.invoked);
         (self.operations, watches, complete)
     }
@@ -199,7 +197,7 @@ impl Worker {
                     timeout(time, ended).await.ok();
                 }
                 Step::Watch(plan) => {
-                    let client = OBSERVER + 1 + self.number * WATCHERS_MAX + started;
+                    let client = WATCHERS + self.number * WATCHERS_MAX + started;
                     started = (started + 1) % WATCHERS_MAX;
                     let rng = split(&mut self.rng);
                     let until = self.until.subscribe();

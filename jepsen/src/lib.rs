@@ -13,8 +13,9 @@
 pub mod cell;
 pub mod check;
 pub mod client;
-pub mod stopwatch;
+pub mod clock;
 pub mod cluster;
+pub mod disk;
 pub mod driver;
 pub mod edn;
 pub mod generate;
@@ -24,6 +25,7 @@ pub mod nemesis;
 pub mod net;
 pub mod report;
 pub mod run;
+pub mod stopwatch;
 pub mod watcher;
 pub mod wire;
 pub mod workload;

@@ -12,35 +12,59 @@ use crate::report::summary::Results;
 use crate::run::{Settings, Unfit};
 use crate::{nemesis, workload};
 
-/// The nemeses of the full matrix: each of them does all of its group.
-const FULL: [&str; 7] = ["none", "kill", "pause", "partition", "slow", "lossy", "mix"];
+/// The nemeses of the full matrix: of a group, the one that does all of it.
+const FULL: [&str; 19] = [
+    "none",
+    "kill",
+    "pause",
+    "partition",
+    "slow",
+    "lossy",
+    "clock-wall",
+    "member",
+    "transfer",
+    "compact",
+    "snapshot",
+    "disk-full",
+    "disk-hang",
+    "disk-fail",
+    "unsynced",
+    "unsynced-all",
+    "corrupt-log",
+    "corrupt-data",
+    "mix",
+];
 /// How long a cell of the short matrix is at work; with start, end and checks it takes half as long again.
 const SHORT_SECONDS: u64 = 15;
-/// Two nemeses for each workload, so that every pair that matters most is there.
-const SHORT: [(&str, &str); 24] = [
+/// Every workload, and every nemesis with a workload that is likely to show its harm.
+const SHORT: [(&str, &str); 28] = [
     ("register", "kill"),
-    ("register", "pause"),
+    ("register", "pause-leader"),
     ("register", "partition"),
+    ("register", "transfer"),
     ("register", "mix"),
     ("set", "kill-all"),
-    ("set", "kill-leader"),
-    ("set", "partition"),
+    ("set", "unsynced-all"),
+    ("set", "disk-full"),
+    ("set", "member"),
     ("append", "kill"),
-    ("append", "pause-leader"),
     ("append", "partition"),
-    ("txn", "kill"),
+    ("append", "lossy"),
     ("txn", "pause"),
-    ("txn", "partition"),
-    ("txn", "mix"),
+    ("txn", "unsynced"),
+    ("txn", "snapshot"),
+    ("txn", "disk-hang"),
     ("lease", "kill-leader"),
-    ("lease", "pause-leader"),
-    ("lease", "partition"),
+    ("lease", "transfer"),
+    ("lease", "clock-wall"),
     ("lock", "pause-leader"),
     ("lock", "partition-leader"),
     ("watch", "kill"),
     ("watch", "pause"),
-    ("watch", "partition"),
-    ("kubernetes", "kill"),
+    ("watch", "snapshot"),
+    ("watch", "slow"),
+    ("kubernetes", "compact"),
+    ("kubernetes", "disk-fail"),
     ("kubernetes", "mix"),
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! Clients are at work for the run's whole time, the nemesis until a little
 //! before its end. Then everything is healed, every member is read and hashed,
-//! and the observer is waited for, so that the history is complete. What kept
+//! and observers are waited for, so that the history is complete. What kept
 //! a run from that is an anomaly as well: a cluster that has a quorum again has
 //! to serve again.
 
@@ -19,11 +19,11 @@ use tests::Program;
 use tokio::time::{sleep_until, timeout};
 
 use crate::check::Check;
-use crate::stopwatch::{Stopwatch, nanos};
 use crate::cluster::{Cluster, Shape};
 use crate::driver::{Driver, Load, split};
 use crate::history::{End, History, Run};
 use crate::nemesis::{self, Pace, Work};
+use crate::stopwatch::{Stopwatch, nanos};
 use crate::workload;
 
 /// How long a cluster may take to be whole again, once it is healed.
@@ -104,7 +104,9 @@ impl Settings {
         let workload = workload::by_name(&self.workload).context("no such workload")?;
         let mut nemesis = nemesis::by_name(&self.nemesis).context("no such nemesis")?;
         let mut rng = StdRng::seed_from_u64(self.seed);
-        let mut cluster = Cluster::start(self.shape(&mut rng)).await.context("the cluster does not start")?;
+        let mut shape = self.shape(&mut rng);
+        nemesis.prepare(&mut shape);
+        let mut cluster = Cluster::start(shape).await.context("the cluster does not start")?;
         if let Some(why) = nemesis.unfit(&cluster) {
             bail!(Unfit(why));
         }
@@ -140,7 +142,7 @@ impl Settings {
         };
         let (operations, watches, complete) = driver.end(last).await;
         if !complete {
-            let why = format!("the observer was not told of all events up to revision {last}");
+            let why = format!("an observer was not told of all events up to revision {last}");
             check.add("observer-starved", Vec::new(), || why);
         }
         for death in cluster.deaths() {

@@ -4,8 +4,10 @@
 //! member with the revision after the last one it was told of. What it heard
 //! before and after is one [`history::Watch`].
 //!
-//! The observer watches all keys from revision 1 on and goes on until it has
-//! been told everything there is; from it the checkers know what happened.
+//! Observers watch all keys from revision 1 on and go on until they have been
+//! told everything there is; from them the checkers know what happened. There
+//! is one for each member, where it begins: what one of them misses, because it
+//! was compacted while its member was away, another one was told.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -22,8 +24,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::client::{Endpoints, another, connect};
-use crate::stopwatch::Stopwatch;
 use crate::history::{Keys, Notice, Seen, Watch};
+use crate::stopwatch::Stopwatch;
 use crate::wire::bytes;
 
 /// How often progress is asked for.
@@ -50,12 +52,12 @@ pub struct Plan {
     pub reconnect: Option<Duration>,
 }
 
-/// How far the observer is, for those who want to know what revisions there are.
+/// How far observers are, for those who want to know what revisions there are.
 #[derive(Debug, Clone, Default)]
 pub struct Observed(Arc<AtomicI64>);
 
 impl Observed {
-    /// The last revision of which the observer was told.
+    /// The last revision of which one of them was told.
     pub fn revision(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -66,7 +68,7 @@ impl Observed {
 pub enum Until {
     /// Not yet.
     Further,
-    /// The observer once it was told of this revision, all others now.
+    /// Observers once they were told of this revision, all others now.
     Revision(i64),
     /// All.
     Now,
@@ -79,6 +81,7 @@ pub struct Watcher {
     rng: StdRng,
     until: watch::Receiver<Until>,
     observed: Option<Observed>,
+    member: usize,
     plan: Plan,
     record: Watch,
     /// From which revision on it was not told anything yet; 0 where it does not matter.
@@ -102,9 +105,10 @@ impl Watcher {
         plan: Plan,
         endpoints: Endpoints,
         clock: Stopwatch,
-        rng: StdRng,
+        mut rng: StdRng,
         until: watch::Receiver<Until>,
     ) -> Watcher {
+        let member = rng.random_range(0..endpoints.len());
         let record = Watch {
             client,
             keys: plan.keys.clone(),
@@ -113,12 +117,13 @@ impl Watcher {
             progress: plan.progress,
             ..Watch::default()
         };
-        Watcher { endpoints, clock, rng, until, observed: None, next: plan.start, plan, record }
+        Watcher { endpoints, clock, rng, until, observed: None, member, next: plan.start, plan, record }
     }
 
-    /// The run's own, of all keys from revision 1 on; `observed` tells how far it is.
+    /// One of the run's own, of all keys from revision 1 on, first at this member; `observed` tells how far it is.
     pub fn observer(
         client: u32,
+        member: usize,
         observed: Observed,
         endpoints: Endpoints,
         clock: Stopwatch,
@@ -129,13 +134,14 @@ impl Watcher {
         let mut watcher = Watcher::new(client, plan, endpoints, clock, rng, until);
         watcher.record.observer = true;
         watcher.observed = Some(observed);
+        watcher.member = member;
         watcher
     }
 
     /// Watches until its end, and gives what came.
     pub async fn run(mut self) -> Watch {
         let ends = self.plan.life.map(|life| Instant::now() + life);
-        let mut member = self.rng.random_range(0..self.endpoints.len());
+        let mut member = self.member;
         loop {
             let (mut until, observes) = (self.until.clone(), self.observed.is_some());
             let end = tokio::select! {
@@ -145,7 +151,7 @@ impl Watcher {
             };
             match end {
                 End::Finished => return self.record,
-                // Who was cancelled is not told why it would go better elsewhere; the observer has to go on.
+                // Who was cancelled is not told why it would go better elsewhere; an observer has to go on.
                 End::Cancelled if self.observed.is_none() => return self.record,
                 End::Cancelled | End::Again => {}
             }
@@ -194,7 +200,7 @@ impl Watcher {
                 () = sleep_until(gives_up.unwrap_or(silent)), if gives_up.is_some() => {
                     return self.lost(member, "given up by the watcher".to_owned());
                 }
-                // The observer looks again whether it has everything.
+                // An observer looks again whether it has everything.
                 Ok(()) = until.changed() => {}
             }
         }
@@ -239,13 +245,13 @@ impl Watcher {
         if answer.canceled {
             let compacted = answer.compact_revision;
             self.note(member, revision, Notice::Cancelled { reason: answer.cancel_reason, compacted });
-            // What was forgotten cannot be told any more, not even to the observer.
+            // What was forgotten cannot be told any more, not even to an observer.
             self.next = self.next.max(compacted);
             return true;
         }
         if answer.events.is_empty() {
             self.note(member, revision, Notice::Progress);
-            // The observer believes only events: what progress told too early shall still come.
+            // Observers believe only events: what progress told too early shall still come.
             if self.observed.is_none() {
                 self.next = self.next.max(revision + 1);
             }
@@ -256,7 +262,7 @@ impl Watcher {
         self.next = self.next.max(last.unwrap_or_default() + 1);
         self.note(member, revision, Notice::Events(events));
         if let Some(observed) = &self.observed {
-            observed.0.store(self.next - 1, Ordering::Relaxed);
+            observed.0.fetch_max(self.next - 1, Ordering::Relaxed);
         }
         false
     }
@@ -270,7 +276,7 @@ impl Watcher {
         self.record.seen.push(Seen { at: self.clock.now(), member, revision, what });
     }
 
-    /// Whether the observer has been told of the last revision.
+    /// Whether an observer has been told of the last revision.
     fn is_complete(&self) -> bool {
         match *self.until.borrow() {
             Until::Revision(last) if self.observed.is_some() => self.next > last,

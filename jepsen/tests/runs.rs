@@ -29,7 +29,7 @@ fn history(dir: &Path) -> Result<History> {
     Ok(serde_json::from_slice(&std::fs::read(dir.join("history.json"))?)?)
 }
 
-/// The revisions that the observer was told of, in the order in which it was.
+/// The revisions that the only observer was told of, in the order in which it was.
 fn observed(history: &History) -> Vec<i64> {
     let seen = history.watches.iter().filter(|watch| watch.observer).flat_map(|watch| &watch.seen);
     let mut revisions = Vec::new();

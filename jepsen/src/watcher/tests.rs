@@ -137,7 +137,7 @@ async fn the_observer_believes_events_only_and_hears_all() {
     let (endpoints, starts) = member(connections).await;
     let (sender, until) = watch::channel(Until::Further);
     let observed = Observed::default();
-    let watcher = Watcher::observer(1, observed.clone(), endpoints, Stopwatch::start(), rng(), until);
+    let watcher = Watcher::observer(1, 0, observed.clone(), endpoints, Stopwatch::start(), rng(), until);
     let running = tokio::spawn(watcher.run());
     sender.send_replace(Until::Revision(7));
     let watch = running.await.expect("it does not panic");
@@ -159,7 +159,7 @@ async fn only_the_observer_goes_on_after_a_compaction() {
     let (endpoints, starts) = member(vec![vec![cancelled(8)], vec![events(&[8, 9])]]).await;
     let (_sender, until) = watch::channel(Until::Revision(9));
     let observed = Observed::default();
-    Watcher::observer(1, observed, endpoints, Stopwatch::start(), rng(), until).run().await;
+    Watcher::observer(1, 0, observed, endpoints, Stopwatch::start(), rng(), until).run().await;
     assert_eq!(*starts.lock().expect("no panic holds it"), [1, 8]);
 }
 
