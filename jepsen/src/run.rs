@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tests::Program;
@@ -126,20 +126,12 @@ impl Settings {
 
         let mut check = Check::new(CHECKER);
         let healed = timeout(HEAL_TIME_MAX, heal(&mut cluster, &mut driver, &*workload)).await;
-        let (ends, last) = match healed {
-            Ok(Ok(ends)) => {
-                let last = ends.first().map_or(0, |end| end.revision);
-                (ends, last)
-            }
-            Ok(Err(error)) => {
-                check.add("not-healed", Vec::new(), || format!("{error:#}"));
-                (Vec::new(), 0)
-            }
-            Err(_elapsed) => {
-                check.add("not-healed", Vec::new(), || format!("not whole again in {HEAL_TIME_MAX:?}"));
-                (Vec::new(), 0)
-            }
-        };
+        let healed = healed.unwrap_or_else(|_| Err(anyhow!("not whole again in {HEAL_TIME_MAX:?}")));
+        let ends = healed.unwrap_or_else(|error| {
+            check.add("not-healed", Vec::new(), || format!("{error:#}"));
+            Vec::new()
+        });
+        let last = ends.first().map_or(0, |end| end.revision);
         let (operations, watches, complete) = driver.end(last).await;
         if !complete {
             let why = format!("an observer was not told of all events up to revision {last}");
