@@ -3,8 +3,8 @@
 //! No cluster runs: clients are played one event after another, and each
 //! operation takes effect at one moment between its request and its answer.
 //! Some answers are lost, and some operations with them. What checkers find in
-//! such a history is the checkers' own fault; what they miss after a change to
-//! one (`spoil`) is theirs too.
+//! such a history is the checkers' own fault; what they miss after something in
+//! it was changed is theirs too.
 
 mod clients;
 mod store;
@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::history::{
-    Action, Answer, Body, End, Event, History, Keys, Nanos, Notice, Operation, Outcome, Run, Seen, Watch,
+    Action, Answer, End, Event, History, Keys, Nanos, Notice, Operation, Outcome, Run, Seen, Watch,
 };
 use clients::Client;
 use store::Store;
@@ -264,21 +264,5 @@ impl<'a> Play<'a> {
         }
         let everything = Keys { key: "\0".into(), end: "\0".into() };
         Watch { keys: everything, start: 1, previous: true, observer: true, seen, ..Watch::default() }
-    }
-}
-
-/// Changes one answer, so that the history is no longer a correct one's: the last of those that
-/// `spoil` takes. Says which.
-pub fn spoil(history: &mut History, mut spoil: impl FnMut(&mut Operation) -> bool) -> Option<usize> {
-    let from = history.operations.len() * 3 / 4;
-    let after = history.operations.iter_mut().enumerate().skip(from);
-    after.into_iter().find_map(|(index, operation)| spoil(operation).then_some(index))
-}
-
-/// The pairs of an answered read.
-pub fn pairs_of(operation: &mut Operation) -> Option<&mut Vec<crate::history::Pair>> {
-    match &mut operation.outcome {
-        Outcome::Done(Answer { body: Body::Range { pairs, .. }, .. }) => Some(pairs),
-        _ => None,
     }
 }

@@ -47,7 +47,7 @@ pub fn check(history: &History, timeline: &Timeline, slack: Nanos) -> Check {
     let mut check = Check::new("lease");
     let leases = leases(history);
     check.look("leases", leases.len());
-    early(timeline, &leases, &mut check);
+    early(history, timeline, &leases, &mut check);
     questions(history, &leases, &mut check);
     late(history, timeline, &leases, slack, &mut check);
     locks(history, &leases, &mut check);
@@ -104,13 +104,13 @@ fn leases(history: &History) -> BTreeMap<i64, Lease> {
 }
 
 /// Keys that went on their own before their lease's time.
-fn early(timeline: &Timeline, leases: &BTreeMap<i64, Lease>, check: &mut Check) {
+fn early(history: &History, timeline: &Timeline, leases: &BTreeMap<i64, Lease>, check: &mut Check) {
     for revision in timeline.revisions() {
         let Writer::Expiry(id) = revision.writer else { continue };
         check.look("expired", 1);
         let Some(lease) = leases.get(&id) else { continue };
         let Some((until, by)) = lease.until(revision.known) else { continue };
-        if revision.known < until {
+        if revision.known < until && leap(history, until - lease.ttl as Nanos * SECOND, until).is_none() {
             check.add("expired-early", vec![by], || {
                 format!(
                     "Lease {id} expired at revision {}, which was known {} before operation {by} allowed it: that asked \
@@ -150,6 +150,9 @@ fn questions(history: &History, leases: &BTreeMap<i64, Lease>, check: &mut Check
         let until = asked + lease.ttl as Nanos * SECOND;
         check.look("answers about leases", 1);
         let least = (until.saturating_sub(operation.returned) / SECOND) as i64;
+        if leap(history, *asked, until).is_some() {
+            continue;
+        }
         let gone = ttl < 0 || (ttl == 0 && matches!(operation.action, Action::LeaseKeepAlive { .. }));
         if until > operation.returned && (gone || ttl < least) {
             check.add(if gone { "expired-early" } else { "ttl-short" }, vec![*by, index], || {
@@ -235,7 +238,8 @@ fn locks(history: &History, leases: &BTreeMap<i64, Lease>, check: &mut Check) {
             continue;
         };
         let revoked = lease.revokes.iter().map(|(asked, _)| *asked).min().unwrap_or(Nanos::MAX);
-        let hold = Hold { from: operation.returned, to: until.min(revoked), index };
+        let leap = leap(history, operation.invoked, until).unwrap_or(Nanos::MAX);
+        let hold = Hold { from: operation.returned, to: until.min(revoked).min(leap), index };
         holds.entry(key).or_default().push(hold);
     }
     for operation in
@@ -308,6 +312,12 @@ fn ended(operation: &Operation) -> Vec<Keys> {
         }
         _ => Vec::new(),
     }
+}
+
+/// When between two times a monotonic clock began to leap.
+fn leap(history: &History, from: Nanos, to: Nanos) -> Option<Nanos> {
+    let leaps = history.faults.iter().filter(|fault| fault.kind.contains("monotonic"));
+    leaps.filter(|fault| fault.began <= to && fault.ended >= from).map(|fault| fault.began).min()
 }
 
 fn seconds(nanos: Nanos) -> String {

@@ -37,19 +37,16 @@ pub struct Performed {
 /// What an action does on the state of revision `base`. `branch` says which list of a transaction
 /// is taken; without it the compares decide.
 pub fn perform(timeline: &Timeline, action: &Action, base: i64, branch: Option<bool>) -> Performed {
-    let mut session = Session { timeline, base, overlay: BTreeMap::new(), writes: Vec::new() };
-    let body = match action {
-        Action::Range(range) => session.range(range),
-        Action::Put(put) => session.put(put),
-        Action::Delete(delete) => session.delete(delete),
-        Action::Txn(txn) => session.txn(txn, branch),
-        Action::Compact { .. }
-        | Action::LeaseGrant { .. }
-        | Action::LeaseRevoke { .. }
-        | Action::LeaseKeepAlive { .. }
-        | Action::LeaseTimeToLive { .. } => Body::Nothing,
-    };
+    let mut session = Session::new(timeline, base, true);
+    let body = session.act(action, branch);
     Performed { body, writes: session.writes }
+}
+
+/// Only what an action changes, not what it says.
+pub fn writes(timeline: &Timeline, action: &Action, base: i64, branch: Option<bool>) -> Vec<Write> {
+    let mut session = Session::new(timeline, base, false);
+    session.act(action, branch);
+    session.writes
 }
 
 /// Whether a compare holds of a key as it is.
@@ -89,11 +86,31 @@ pub fn next(previous: Option<&Pair>, key: &str, value: &str, lease: i64, revisio
 struct Session<'a> {
     timeline: &'a Timeline,
     base: i64,
+    /// Whether what it reads is asked for.
+    reading: bool,
     overlay: BTreeMap<String, Option<Pair>>,
     writes: Vec<Write>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(timeline: &'a Timeline, base: i64, reading: bool) -> Self {
+        Self { timeline, base, reading, overlay: BTreeMap::new(), writes: Vec::new() }
+    }
+
+    fn act(&mut self, action: &Action, branch: Option<bool>) -> Body {
+        match action {
+            Action::Range(range) => self.range(range),
+            Action::Put(put) => self.put(put),
+            Action::Delete(delete) => self.delete(delete),
+            Action::Txn(txn) => self.txn(txn, branch),
+            Action::Compact { .. }
+            | Action::LeaseGrant { .. }
+            | Action::LeaseRevoke { .. }
+            | Action::LeaseKeepAlive { .. }
+            | Action::LeaseTimeToLive { .. } => Body::Nothing,
+        }
+    }
+
     fn read(&self, keys: &Keys) -> Vec<Pair> {
         let before = self.timeline.range(keys, self.base);
         if self.overlay.is_empty() {
@@ -118,6 +135,9 @@ impl Session<'_> {
     }
 
     fn range(&self, range: &Range) -> Body {
+        if !self.reading {
+            return Body::Nothing;
+        }
         let mut pairs = match range.revision {
             0 => self.read(&range.keys),
             revision => self.timeline.range(&range.keys, revision).into_iter().cloned().collect(),

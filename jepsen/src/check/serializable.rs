@@ -76,9 +76,7 @@ fn check_order(history: &History, check: &mut Check) {
 
 /// Whether a fault may stop a process.
 fn stops(fault: &Fault) -> bool {
-    const KINDS: [&str; 12] = [
-        "kill", "crash", "restart", "stop", "power", "disk", "torn", "flip", "unsynced", "member", "replace",
-        "snapshot",
-    ];
+    const KINDS: [&str; 9] =
+        ["kill", "unsynced", "corrupt", "snapshot", "disk", "member", "crash", "restart", "stop"];
     KINDS.iter().any(|kind| fault.kind.contains(kind))
 }

@@ -492,7 +492,7 @@ fn lists_that_lose_or_reorder() {
     );
     must_find(
         Workload::Append,
-        &["append:G-single"],
+        &["append:G"],
         spoil(|list| {
             let elements: Vec<_> = list.split(',').collect();
             elements[..1].join(",")
@@ -601,5 +601,214 @@ fn locks_that_two_hold() {
             }
         }
         false
+    });
+}
+
+#[test]
+fn accounts_that_contradict_each_other() {
+    must_find(Workload::Register, &["timeline:wrong-revision"], |history| {
+        spoil_one(history, |operation| match (&operation.action, &mut operation.outcome) {
+            (Action::Put(_), Outcome::Done(answer)) => {
+                answer.revision -= 1;
+                true
+            }
+            _ => false,
+        })
+    });
+    must_find(Workload::Mix, &["timeline:wrong-effect"], |history| {
+        let timeline = Timeline::of(history);
+        let answered = timeline.revisions().filter(|revision| match revision.writer {
+            timeline::Writer::Operation(index) => answer_is_done(&history.operations[index]),
+            _ => false,
+        });
+        let several = answered.filter(|revision| revision.changes.len() > 1).last();
+        let Some(number) = several.map(|revision| revision.number) else { return false };
+        observer_events(history).filter(|events| events[0].pair.modified == number).for_each(|events| {
+            events.pop();
+        });
+        true
+    });
+    must_find(Workload::Register, &["timeline:wrong-branch"], |history| {
+        spoil_one(history, |operation| match &mut operation.outcome {
+            Outcome::Done(Answer { body: Body::Txn { succeeded, answers }, .. }) if *succeeded => {
+                *succeeded = false;
+                answers.clear();
+                true
+            }
+            _ => false,
+        })
+    });
+}
+
+#[test]
+fn answers_of_another_kind_or_cut() {
+    must_find(Workload::Mix, &["linearizable:wrong-answer"], |history| {
+        spoil_one(history, |operation| {
+            let read = single_read(operation);
+            let Some(answer) = answer(operation).filter(|_| read) else { return false };
+            answer.body = Body::Nothing;
+            true
+        })
+    });
+    must_find(Workload::Mix, &["linearizable:wrong-read"], |history| {
+        spoil_one(history, |operation| match (&operation.action, &mut operation.outcome) {
+            (Action::Range(range), Outcome::Done(Answer { body: Body::Range { pairs, .. }, .. }))
+                if !range.serializable && range.limit > 0 && !pairs.is_empty() =>
+            {
+                pairs.remove(0);
+                true
+            }
+            _ => false,
+        })
+    });
+}
+
+/// Somebody read what was asked for only later.
+#[test]
+fn writes_that_come_before_they_are_asked_for() {
+    must_find(Workload::Register, &["linearizable:future-read"], |history| {
+        let timeline = Timeline::of(history);
+        let early = (0..history.operations.len()).find(|index| {
+            let operation = &history.operations[*index];
+            timeline.place(*index).is_some()
+                && !answer_is_done(operation)
+                && matches!(operation.action, Action::Put(_))
+        });
+        let Some(early) = early else { return false };
+        history.operations[early].invoked = history.run.duration;
+        history.operations[early].returned = history.run.duration + 1;
+        true
+    });
+}
+
+/// A keep-alive of a lease that is used later becomes its end.
+#[test]
+fn leases_that_go_on_after_their_end() {
+    let end = |history: &mut History, fits: &dyn Fn(&History, &Timeline, usize, i64) -> bool| {
+        let timeline = Timeline::of(history);
+        let found = (0..history.operations.len()).find_map(|index| {
+            let operation = &history.operations[index];
+            match (&operation.action, &operation.outcome) {
+                (
+                    Action::LeaseKeepAlive { id },
+                    Outcome::Done(Answer { body: Body::Lease { ttl: 1.., .. }, .. }),
+                ) => fits(history, &timeline, index, *id).then_some((index, *id)),
+                _ => None,
+            }
+        });
+        let Some((index, id)) = found else { return false };
+        history.operations[index].action = Action::LeaseRevoke { id };
+        if let Some(answer) = answer(&mut history.operations[index]) {
+            answer.body = Body::Nothing;
+        }
+        true
+    };
+    must_find(Workload::Lock, &["linearizable:ended-lease"], |history| {
+        end(history, &|history, timeline, index, id| {
+            let returned = history.operations[index].returned;
+            timeline.revisions().any(|revision| {
+                let puts = revision.changes.iter().any(|change| change.pair.as_ref().is_some_and(|pair| pair.lease == id));
+                matches!(revision.writer, timeline::Writer::Operation(by) if history.operations[by].invoked > returned)
+                    && puts
+            })
+        })
+    });
+    must_find(Workload::Lock, &["linearizable:lease-key-left"], |history| {
+        end(history, &|history, timeline, index, id| {
+            let Outcome::Done(answer) = &history.operations[index].outcome else { return false };
+            timeline.keys().any(|key| timeline.at(key, answer.revision).is_some_and(|pair| pair.lease == id))
+        })
+    });
+    must_find(Workload::Lock, &["lease:ended-lease"], |history| {
+        end(history, &|history, _, index, id| {
+            let returned = history.operations[index].returned;
+            history.operations.iter().any(|operation| {
+                operation.invoked > returned
+                    && matches!(operation.action, Action::LeaseKeepAlive { id: other } if other == id)
+                    && matches!(
+                        operation.outcome,
+                        Outcome::Done(Answer { body: Body::Lease { ttl: 1.., .. }, .. })
+                    )
+            })
+        })
+    });
+    must_find(Workload::Lock, &["linearizable:unknown-lease"], |history| {
+        let timeline = Timeline::of(history);
+        let mut pairs = timeline
+            .revisions()
+            .flat_map(|revision| &revision.changes)
+            .filter_map(|change| change.pair.as_ref());
+        let Some(used) = pairs.find(|pair| pair.lease != 0).map(|pair| pair.lease) else { return false };
+        for operation in &mut history.operations {
+            if matches!(operation.action, Action::LeaseGrant { id, .. } if id == used) {
+                operation.outcome = Outcome::Refused("no".into());
+            }
+        }
+        true
+    });
+    must_find(Workload::Lock, &["lease:never-expired"], |history| {
+        let late = history.operations.iter_mut().rev().find(|operation| match &operation.outcome {
+            Outcome::Done(Answer { body: Body::Range { pairs, .. }, .. }) => {
+                pairs.iter().any(|pair| pair.lease != 0)
+            }
+            _ => false,
+        });
+        let Some(late) = late else { return false };
+        late.invoked += 3_600_000_000_000;
+        late.returned += 3_600_000_000_000;
+        true
+    });
+}
+
+/// A monotonic clock that leaps excuses a lease that ends early.
+#[test]
+fn leases_under_a_leaping_clock() {
+    for seed in 0..20 {
+        let mut history = generated(&Plan::new(Workload::Lock, seed));
+        for operation in &mut history.operations {
+            if let (Action::LeaseGrant { .. }, Outcome::Done(Answer { body: Body::Lease { ttl, .. }, .. })) =
+                (&operation.action, &mut operation.outcome)
+            {
+                *ttl = 100;
+            }
+        }
+        let kind = "clock-monotonic-jump".to_string();
+        let ended = history.run.duration;
+        history.faults.push(crate::history::Fault { kind, what: String::new(), began: 0, ended });
+        let timeline = Timeline::of(&history);
+        assert_eq!(lease::check(&history, &timeline, lease::SLACK).anomalies, &[], "seed {seed}");
+    }
+}
+
+#[test]
+fn compactions_that_cannot_be() {
+    let compactions = |history: &History| -> Vec<usize> {
+        (0..history.operations.len())
+            .filter(|index| {
+                let operation = &history.operations[*index];
+                matches!(operation.action, Action::Compact { .. }) && answer_is_done(operation)
+            })
+            .collect()
+    };
+    must_find(Workload::Mix, &["linearizable:compacted-future"], |history| {
+        let Some(index) = compactions(history).pop() else { return false };
+        history.operations[index].action = Action::Compact { revision: 100_000 };
+        true
+    });
+    must_find(Workload::Mix, &["linearizable:compacted-twice"], |history| {
+        let [first, .., last] = compactions(history)[..] else { return false };
+        history.operations[last].action = history.operations[first].action.clone();
+        true
+    });
+    must_find(Workload::Mix, &["linearizable:compacted-read"], |history| {
+        let Some(first) = compactions(history).first().copied() else { return false };
+        let returned = history.operations[first].returned;
+        spoil_one(history, |operation| match &mut operation.action {
+            Action::Range(range) if operation.invoked > returned && !range.serializable => {
+                range.revision = 1;
+                true
+            }
+            _ => false,
+        }) && !matches!(history.operations[first].action, Action::Compact { revision: ..=1 })
     });
 }

@@ -271,7 +271,7 @@ fn effect(timeline: &Timeline, operation: &Operation, base: i64) -> Vec<Write> {
         Outcome::Done(Answer { body: Body::Txn { succeeded, .. }, .. }) => Some(*succeeded),
         _ => None,
     };
-    model::perform(timeline, &operation.action, base, branch).writes
+    model::writes(timeline, &operation.action, base, branch)
 }
 
 /// Whether an answer says that something changed.

@@ -113,8 +113,8 @@ impl Client {
         }
         if random.random_range(0..2) == 0 || keys.iter().any(|key| !self.pairs.contains_key(key)) {
             if random.random_range(0..4) == 0 {
-                let keys = Keys { key: "k".into(), end: "l".into() };
-                return Action::Range(Range { keys, ..Range::default() });
+                let several = Keys { end: format!("{}~", &keys[0][..3]), key: keys[0].clone() };
+                return Action::Range(Range { keys: several, ..Range::default() });
             }
             let read = |key: &String| Request::Range(Range { keys: one(key), ..Range::default() });
             return match keys.as_slice() {

@@ -56,7 +56,9 @@ impl Store {
             return Err("out of range".into());
         }
         let at = if range.revision == 0 { revision } else { range.revision };
-        Ok(Answer { revision, body: select(&self.rewind(at), range) })
+        let body =
+            if at == self.revision { select(&self.pairs, range) } else { select(&self.rewind(at), range) };
+        Ok(Answer { revision, body })
     }
 
     pub fn apply(&mut self, action: &Action, now: Nanos) -> Result<Answer, String> {

@@ -2,7 +2,7 @@
 
 use super::done;
 use crate::check::Check;
-use crate::check::model::{covers, holds, perform};
+use crate::check::model::{covers, holds, perform, writes};
 use crate::check::timeline::{Timeline, Writer, changed};
 use crate::history::{Action, Body, History, Keys, Operation, Outcome, Pair, Range, Request, Txn};
 
@@ -266,7 +266,7 @@ fn check_unheard(history: &History, timeline: &Timeline, check: &mut Check) {
         check.look("transactions without an answer", 1);
         let holding = txn.compares.iter().all(|compare| holds(compare, timeline.at(&compare.key, base)));
         let fits = |branch| {
-            let writes = perform(timeline, &operation.action, base, Some(branch)).writes;
+            let writes = writes(timeline, &operation.action, base, Some(branch));
             writes.len() == revision.changes.len()
                 && writes.iter().all(|write| {
                     revision.changes.iter().any(|change| {

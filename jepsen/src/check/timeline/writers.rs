@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::{Accounts, Change, Revision, Timeline, Writer, effect};
+use super::{Accounts, Change, Revision, Timeline, Writer, changed, effect};
 use crate::check::Anomaly;
-use crate::check::model::{Write, covers, perform};
+use crate::check::model::{self, Write, covers};
 use crate::history::{Action, History, Operation, Outcome, Pair, Put, Request};
 
 impl Timeline {
@@ -23,7 +23,7 @@ impl Timeline {
         let claims = accounts.answered.get(&number)?;
         let operations = &history.operations;
         let observed = accounts.observed.get(&number).map(|observed| sorted(observed.writes()));
-        let mut winner = None;
+        let (mut winner, mut exact) = (None, false);
         match &observed {
             None => winner = claims.iter().copied().max_by_key(|index| operations[*index].invoked),
             Some(observed) => {
@@ -31,6 +31,7 @@ impl Timeline {
                     let claimed = sorted(effect(self, &operations[*index], number - 1));
                     if claimed == *observed {
                         winner = Some(*index);
+                        exact = true;
                         break;
                     }
                     if claimed.iter().any(|write| observed.contains(write)) {
@@ -42,7 +43,7 @@ impl Timeline {
         for index in claims.iter().copied().filter(|index| Some(*index) != winner) {
             self.lost(operations, accounts, number, index, winner);
         }
-        if let (Some(index), Some(observed)) = (winner, &observed) {
+        if let (Some(index), Some(observed), false) = (winner, &observed, exact) {
             self.compare_effect(&operations[index], index, number, observed);
         }
         winner
@@ -87,7 +88,7 @@ impl Timeline {
         let done = branches.iter().any(|branch| {
             let writes = match branch {
                 None => effect(self, operation, number - 1),
-                branch => perform(self, &operation.action, number - 1, *branch).writes,
+                branch => model::writes(self, &operation.action, number - 1, *branch),
             };
             sorted(writes) == happened
         });
@@ -119,7 +120,7 @@ impl Timeline {
                 continue;
             }
             for branch in [true, false] {
-                let writes = perform(self, &operation.action, number - 1, Some(branch)).writes;
+                let writes = model::writes(self, &operation.action, number - 1, Some(branch));
                 let whole = matches!(operation.action, Action::Put(_)) || self.missing.is_empty();
                 if whole && seen.iter().all(|write| writes.contains(write)) {
                     return writes;
@@ -168,7 +169,7 @@ impl Timeline {
                     format!("Operation {index} was refused ({reason}), but made revision {number}.");
                 self.dispute("refused-happened", vec![index], explanation);
             }
-            Outcome::Done(answer) if !accounts.answered.contains_key(&answer.revision) => {
+            Outcome::Done(answer) if !changed(&operation.action, &answer.body) => {
                 let explanation = format!(
                     "Operation {index} was told that it changed nothing, but made revision {number}."
                 );
@@ -236,8 +237,8 @@ impl Timeline {
         if !might {
             return false;
         }
-        let performed = perform(self, &operation.action, revision.number - 1, None);
-        sorted(performed.writes) == sorted(writes(revision))
+        let own = model::writes(self, &operation.action, revision.number - 1, None);
+        sorted(own) == sorted(writes(revision))
     }
 
     fn assign(&mut self, number: i64, writer: Writer) {
