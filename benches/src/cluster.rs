@@ -1,5 +1,6 @@
 //! What only a cluster can be measured by: how long it is without a leader, and what a new member costs.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -81,6 +82,93 @@ pub async fn join(cluster: &mut Cluster, data: Data, clients: usize) -> Result<J
     writers.finish().await?;
     let meanwhile_us = percentile(&mut latencies, 0.99);
     Ok(Join { serves, before_us, meanwhile_us, worst_us: percentile(&mut latencies, 1.0) })
+}
+
+/// What a soak saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Soak {
+    /// Puts that were acknowledged.
+    pub acknowledged: u64,
+    /// Puts that were not.
+    pub failed: u64,
+    /// Members that ended by themselves, and were started again.
+    pub ended: u32,
+}
+
+/// Has clients put values of 1 KiB for a time; a member that ends is started again, and nothing acknowledged may be
+/// missing afterwards.
+///
+/// # Errors
+/// When something is missing, or a member does not come back.
+pub async fn soak(cluster: &mut Cluster, clients: usize, time: Duration) -> Result<Soak> {
+    let stop = Arc::<AtomicBool>::default();
+    let writers = (0..clients).map(|at| {
+        let (client, stop) = (cluster.client(at % cluster.len()), Arc::clone(&stop));
+        tokio::spawn(put_numbers(client, at, stop))
+    });
+    let writers: Vec<_> = writers.collect();
+    let (began, mut ended) = (Instant::now(), 0);
+    while began.elapsed() < time {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for at in 0..cluster.len() {
+            if !cluster[at].runs() {
+                eprintln!("member {at} ended after {:?}:\n{}", began.elapsed(), cluster[at].log_tail());
+                ended += 1;
+                cluster[at].start_again().await?;
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut soak = Soak { acknowledged: 0, failed: 0, ended };
+    let leader = cluster.leader().await?;
+    let client = cluster.client(leader);
+    for (at, writer) in writers.into_iter().enumerate() {
+        let written = writer.await?;
+        soak.acknowledged += written.acknowledged;
+        soak.failed += written.failed;
+        for (slot, last) in written.last {
+            let pair = client.get(soak_key(at, slot)).await?.context("a key is gone")?;
+            let found: u64 = String::from_utf8_lossy(&pair.value).trim_end().parse()?;
+            anyhow::ensure!(found >= last, "put {last} was acknowledged, {found} is there");
+        }
+    }
+    Ok(soak)
+}
+
+/// Each of these clients overwrites so many keys in turn.
+const SOAK_SLOTS: u64 = 100;
+
+fn soak_key(at: usize, slot: u64) -> String {
+    format!("soak/{at}/{slot}")
+}
+
+#[derive(Default)]
+struct Written {
+    acknowledged: u64,
+    failed: u64,
+    /// The last number acknowledged of each key.
+    last: HashMap<u64, u64>,
+}
+
+async fn put_numbers(client: Client, at: usize, stop: Arc<AtomicBool>) -> Written {
+    let mut written = Written::default();
+    for number in 0_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let slot = number % SOAK_SLOTS;
+        match client.put(soak_key(at, slot), format!("{number:<1024}")).await {
+            Ok(_) => {
+                written.acknowledged += 1;
+                written.last.insert(slot, number);
+            }
+            Err(_) => {
+                written.failed += 1;
+                tokio::time::sleep(IMPATIENCE).await;
+            }
+        }
+    }
+    written
 }
 
 /// Clients that put until they are told to stop.

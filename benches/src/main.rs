@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use benches::cases::{Case, Data, load};
-use benches::cluster::{failover, join};
+use benches::cluster::{failover, join, soak};
 use benches::load::connect;
 use benches::process::{Usage, reset_peak, usage};
 use benches::report::{Outcome, Turn, table};
@@ -39,6 +39,10 @@ struct Args {
     /// Instead of the cases: one more member joins the loaded data while so many clients put.
     #[arg(long)]
     join: Option<usize>,
+    /// Instead of the cases: 100 clients of our cluster put for so many minutes while its log is purged every 50,000
+    /// entries; members that end are counted, and what is missing afterwards is an error.
+    #[arg(long)]
+    soak: Option<u64>,
     /// Where the SVG goes.
     #[arg(long)]
     plot: Option<PathBuf>,
@@ -183,9 +187,27 @@ async fn joins(etcd: Program, members: usize, data: Data, clients: usize) -> Res
     Ok(())
 }
 
+/// Whether a cluster survives long writing.
+async fn soaks(members: usize, minutes: u64) -> Result<()> {
+    let shape = shape(Program::ours(), members)
+        .arg("--snapshot-count=50000")
+        .arg("--auto-compaction-mode=revision")
+        .arg("--auto-compaction-retention=10000");
+    let mut cluster = Cluster::start(shape).await?;
+    let seen = soak(&mut cluster, 100, std::time::Duration::from_secs(60 * minutes)).await?;
+    println!(
+        "{members} members, {minutes} minutes: {} puts of 1 KiB acknowledged, {} not, {} members ended; nothing is lost",
+        seen.acknowledged, seen.failed, seen.ended
+    );
+    cluster.finish().await
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(minutes) = args.soak {
+        return soaks(args.members, minutes).await;
+    }
     let etcd = Program::etcd().context("REAL_ETCD_BIN names no etcd to compare with")?;
     let data = Data { keys: args.keys, value: args.value };
     if let Some(rounds) = args.failover {

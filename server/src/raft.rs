@@ -35,6 +35,7 @@ mod state_machine;
 mod status;
 #[cfg(test)]
 mod tests;
+mod to_leader;
 mod types;
 mod wire;
 
@@ -202,7 +203,7 @@ impl Raft {
 
     /// An index such that a read that waits for it sees everything acknowledged before this call.
     pub fn read_index(&self) -> impl Future<Output = Result<u64, Unavailable>> + Send + use<> {
-        self.shared.requests.read_index(false)
+        self.shared.requests.read_index()
     }
 
     /// Changes to true once a peer says that this member was removed from the cluster.

@@ -100,6 +100,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Peer for PeerService {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<pb::AppendResponse, Status>> + Send>>;
+    type LeadStream = Pin<Box<dyn Stream<Item = Result<pb::LeadResponse, Status>> + Send>>;
 
     async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Answer<Self::AppendStream> {
         let (from, requests) = self.admit(request)?;
@@ -121,14 +122,9 @@ impl Peer for PeerService {
         self.node.raft().on_transfer_leader(request).await.map(Response::new)
     }
 
-    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Answer<pb::ReadIndexResponse> {
-        self.admit(request)?;
-        Ok(Response::new(self.node.raft().on_read_index().await))
-    }
-
-    async fn propose(&self, request: Request<pb::ProposeRequest>) -> Answer<pb::ProposeResponse> {
-        let (from, request) = self.admit(request)?;
-        Ok(Response::new(self.node.raft().on_propose(from, request).await))
+    async fn lead(&self, request: Request<Streaming<pb::LeadRequest>>) -> Answer<Self::LeadStream> {
+        let (from, requests) = self.admit(request)?;
+        Ok(Response::new(Box::pin(self.node.raft().on_lead(from, requests))))
     }
 
     async fn call(&self, request: Request<pb::CallRequest>) -> Answer<pb::CallResponse> {

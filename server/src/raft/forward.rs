@@ -12,11 +12,12 @@ use std::collections::HashMap;
 
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 use parking_lot::Mutex;
+use proto::peer as pb;
 use state::Reply;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::requests::Written;
-use super::types::{TypeConfig, new_log_id};
+use super::types::new_log_id;
 
 /// How many may wait before those who gave up are looked for.
 const SWEEP_MIN: usize = 1024;
@@ -35,6 +36,8 @@ struct Waiting {
 struct Waiter {
     term: u64,
     answer: oneshot::Sender<Written>,
+    /// The room that its message takes up among those under way, until it is answered.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Default for Forwarded {
@@ -47,7 +50,12 @@ impl Default for Forwarded {
 
 impl Forwarded {
     /// From now on this one waits for the leader of the term, under the number given.
-    pub fn expect(&self, term: u64, answer: oneshot::Sender<Written>) -> u64 {
+    pub fn expect(
+        &self,
+        term: u64,
+        answer: oneshot::Sender<Written>,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> u64 {
         let mut waiting = self.0.lock();
         let number = waiting.next;
         waiting.next = number.wrapping_add(1);
@@ -56,14 +64,27 @@ impl Forwarded {
             waiting.sweep_at = SWEEP_MIN.max(2 * waiting.answers.len());
         }
         waiting.term_min = waiting.term_min.min(term);
-        waiting.answers.insert(number, Waiter { term, answer });
+        waiting.answers.insert(number, Waiter { term, answer, _room: room });
         number
     }
 
     /// The proposal went into no log: whoever waits is told so.
-    pub fn refuse(&self, number: u64, error: ClientWriteError<TypeConfig>) {
-        if let Some(waiter) = self.0.lock().answers.remove(&number) {
+    pub fn refused(&self, refusal: pb::Refusal) {
+        let error = match refusal.refused() {
+            pb::Refused::NoLeader | pb::Refused::NotLeader | pb::Refused::TooMany => {
+                ClientWriteError::ForwardToLeader(ForwardToLeader::empty())
+            }
+            _ => ClientWriteError::LogEntryDiscarded(ForwardToLeader::empty()),
+        };
+        if let Some(waiter) = self.0.lock().answers.remove(&refusal.number) {
             waiter.answer.send(Err(error)).ok();
+        }
+    }
+
+    /// The leader may never have heard of those who wait: what comes now does not wait for them.
+    pub fn unanswered(&self) {
+        for waiter in self.0.lock().answers.values_mut() {
+            waiter._room = None;
         }
     }
 

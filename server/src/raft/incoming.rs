@@ -9,6 +9,10 @@ use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use prost::Message;
 use proto::peer as pb;
+use proto::peer::lead_request::Request;
+use proto::peer::lead_response::Response;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::state_machine::{StateFiles, stored};
@@ -16,6 +20,9 @@ use super::types::{Origin, SnapshotMeta};
 use super::{Raft, wire};
 use crate::error::Unavailable;
 use crate::metrics::METRICS;
+
+/// Answers that may wait for a peer to take them.
+const ANSWERS_MAX: usize = 4096;
 
 impl Raft {
     /// Entries or heartbeats from a leader; answers come in the order of the requests. A stream ends at the first
@@ -85,27 +92,47 @@ impl Raft {
         answer.map(|answer| wire::transfer_response(&answer)).map_err(ended)
     }
 
-    /// A member reads, and asks its leader from where on that is safe.
-    pub async fn on_read_index(&self) -> pb::ReadIndexResponse {
-        match self.shared.requests.read_index(true).await {
-            Ok(index) => pb::ReadIndexResponse { index, ..Default::default() },
-            Err(error) => pb::ReadIndexResponse { refused: refused(error).into(), ..Default::default() },
-        }
+    /// A member takes this one for the leader: it wants to know from where on reads are safe, and its clients'
+    /// commands go into this leader's log. Only what is refused of those is answered.
+    pub fn on_lead(
+        &self,
+        from: u64,
+        requests: impl Stream<Item = Result<pb::LeadRequest, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<pb::LeadResponse, Status>> + Send + 'static {
+        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
+        let raft = self.clone();
+        tokio::spawn(async move {
+            let mut requests = std::pin::pin!(requests);
+            // An error is the end of the connection.
+            while let Some(Ok(pb::LeadRequest { request: Some(request) })) = requests.next().await {
+                match request {
+                    Request::ReadIndex(request) => raft.on_read_index(request.number, answers.clone()),
+                    Request::Propose(request) => raft.on_propose(from, request, &answers),
+                }
+            }
+        });
+        ReceiverStream::new(receiver).map(Ok)
     }
 
-    /// A member's clients write: their commands go into this leader's log.
-    pub async fn on_propose(&self, member_id: u64, request: pb::ProposeRequest) -> pb::ProposeResponse {
-        let term = request.term;
-        let taken = request.proposals.into_iter().map(|pb::Proposal { number, command }| {
-            self.shared.requests.take(command, Origin { member_id, number }, term)
+    fn on_read_index(&self, number: u64, answers: mpsc::Sender<pb::LeadResponse>) {
+        self.shared.requests.take_read(move |read| {
+            let answer = match read {
+                Ok(index) => pb::ReadIndexResponse { number, index, ..Default::default() },
+                Err(error) => {
+                    pb::ReadIndexResponse { number, refused: refused(error).into(), ..Default::default() }
+                }
+            };
+            tell(&answers, Response::ReadIndex(answer));
         });
-        // All are queued before the first is waited for.
-        let taken: Vec<_> = taken.collect();
-        let outcomes = futures::future::join_all(taken).await.into_iter().map(|outcome| match outcome {
-            Ok(()) => pb::Refused::NotRefused.into(),
-            Err(error) => refused(error).into(),
-        });
-        pb::ProposeResponse { outcomes: outcomes.collect() }
+    }
+
+    fn on_propose(&self, from: u64, request: pb::ProposeRequest, answers: &mpsc::Sender<pb::LeadResponse>) {
+        for pb::Proposal { number, command } in request.proposals {
+            let (origin, answers) = (Origin { member_id: from, number }, answers.clone());
+            self.shared.requests.take(command, origin, request.term, move |error| {
+                tell(&answers, Response::Refusal(pb::Refusal { number, refused: refused(error).into() }));
+            });
+        }
     }
 
     /// A leader is about to send its state.
@@ -162,6 +189,11 @@ async fn blocking<T: Send + 'static>(
 
 fn ended(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
+}
+
+/// A peer that does not take its answers asks again, or its clients give up.
+fn tell(answers: &mpsc::Sender<pb::LeadResponse>, response: Response) {
+    answers.try_send(pb::LeadResponse { response: Some(response) }).ok();
 }
 
 fn refused(error: Unavailable) -> pb::Refused {

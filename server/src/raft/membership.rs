@@ -10,7 +10,6 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use proto::peer as pb;
 use tokio::time::Instant;
 
 use super::peers::Peers;
@@ -104,13 +103,7 @@ impl Raft {
     /// Returns once another member answers as the leader, or at the end of the time: it may be a third one that leads.
     async fn leads(&self, member: u64, until: Instant) -> Result<(), Unavailable> {
         while self.status().leader == member && Instant::now() < until {
-            let asked = self.shared.peers.control(
-                member,
-                PAUSE * 10,
-                pb::ReadIndexRequest {},
-                |mut client, r| async move { client.read_index(r).await },
-            );
-            if asked.await.is_ok_and(|answer| answer.refused() == pb::Refused::NotRefused) {
+            if let Ok(Ok(_)) = tokio::time::timeout(PAUSE * 10, self.read_index()).await {
                 break;
             }
             tokio::time::sleep(PAUSE).await;

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::ReadPolicy;
@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 use proto::peer as pb;
 use state::Reply;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Inner;
-use super::peers::Peers;
 use super::status::Shared;
+use super::to_leader::ToLeader;
 use super::types::{Answer, Command, LogId, Origin, Term, TypeConfig, state_log_id};
 use crate::error::Unavailable;
 
@@ -34,8 +34,11 @@ const FORWARD_PROPOSALS: usize = 1024;
 const FORWARDS_IN_FLIGHT: usize = 2;
 /// … but not longer than this.
 const LINGER_MAX: Duration = Duration::from_millis(3);
-/// After this time nobody waits for a forwarded proposal any more.
-const FORWARD_TIME_MAX: Duration = Duration::from_secs(60);
+/// So many reads in one round are a crowd …
+const CROWD: usize = 3;
+/// … and a round that takes so long shows that processors are busy: then the next one waits as long, but not longer
+/// than [`LINGER_MAX`], so that more reads share it.
+const BUSY: Duration = Duration::from_micros(400);
 /// A leader that takes longer to say where the log stands is asked again.
 const READ_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -44,13 +47,19 @@ pub(crate) type Read = Result<u64, Unavailable>;
 
 struct Proposal {
     command: Bytes,
-    answer: oneshot::Sender<Written>,
-    /// For whom this member, as the leader of a term, takes it into its log.
-    taken_for: Option<(Origin, u64)>,
+    from: Proposer,
+}
+
+/// Who proposes.
+enum Proposer {
+    /// A client of this member.
+    Here(oneshot::Sender<Written>),
+    /// A member that takes this one for the leader of a term, and hears only of refusals.
+    Member { origin: Origin, term: u64, refused: Box<dyn FnOnce(Unavailable) + Send> },
 }
 
 struct ReadRequest {
-    answer: oneshot::Sender<Read>,
+    answer: Answer<Read>,
     /// Asked by another member: not to be passed on.
     taken: bool,
 }
@@ -73,13 +82,15 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    fn push(&self, item: T, items_max: usize) -> Result<(), Unavailable> {
+    /// # Errors
+    /// When it is closed or full; then the item comes back.
+    fn push(&self, item: T, items_max: usize) -> Result<(), (Unavailable, T)> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
-            return Err(Unavailable::Stopped);
+            return Err((Unavailable::Stopped, item));
         }
         if waiting.items.len() >= items_max {
-            return Err(Unavailable::TooManyRequests);
+            return Err((Unavailable::TooManyRequests, item));
         }
         waiting.items.push(item);
         let first = waiting.items.len() == 1;
@@ -129,45 +140,46 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub fn propose(&self, command: Bytes) -> impl Future<Output = Result<Reply, Unavailable>> + Send + use<> {
-        let written = self.push(command, None);
-        async move { written.await.map(|written| written.data) }
-    }
-
-    /// Takes a command that another member sent to the leader of a term; resolves once it is committed.
-    pub fn take(
-        &self,
-        command: Bytes,
-        origin: Origin,
-        term: u64,
-    ) -> impl Future<Output = Result<(), Unavailable>> + Send + use<> {
-        let written = self.push(command, Some((origin, term)));
-        async move { written.await.map(|_| ()) }
-    }
-
-    fn push(
-        &self,
-        command: Bytes,
-        taken_for: Option<(Origin, u64)>,
-    ) -> impl Future<Output = Result<ClientWriteResponse<TypeConfig>, Unavailable>> + Send + use<> {
         let (answer, receiver) = oneshot::channel();
-        let queued = self.proposals.push(Proposal { command, answer, taken_for }, PROPOSALS_MAX);
+        let queued = self.proposals.push(Proposal { command, from: Proposer::Here(answer) }, PROPOSALS_MAX);
         async move {
-            queued?;
+            queued.map_err(|(error, _)| error)?;
             match receiver.await {
-                Ok(Ok(written)) => Ok(written),
+                Ok(Ok(written)) => Ok(written.data),
                 Ok(Err(error)) => Err(not_written(error)),
                 Err(_) => Err(Unavailable::Stopped),
             }
         }
     }
 
-    /// `taken`: for another member, so that nobody else is asked.
-    pub fn read_index(&self, taken: bool) -> impl Future<Output = Read> + Send + use<> {
+    /// Takes a command that another member sent to the leader of a term. Called back only where no log has taken it.
+    pub fn take(
+        &self,
+        command: Bytes,
+        origin: Origin,
+        term: u64,
+        refused: impl FnOnce(Unavailable) + Send + 'static,
+    ) {
+        let from = Proposer::Member { origin, term, refused: Box::new(refused) };
+        if let Err((error, proposal)) = self.proposals.push(Proposal { command, from }, PROPOSALS_MAX) {
+            proposal.from.refuse(error);
+        }
+    }
+
+    pub fn read_index(&self) -> impl Future<Output = Read> + Send + use<> {
         let (answer, receiver) = oneshot::channel();
-        let queued = self.reads.push(ReadRequest { answer, taken }, usize::MAX);
+        let queued = self.reads.push(ReadRequest { answer: Answer::Here(answer), taken: false }, usize::MAX);
         async move {
-            queued?;
+            queued.map_err(|(error, _)| error)?;
             receiver.await.unwrap_or(Err(Unavailable::Stopped))
+        }
+    }
+
+    /// As [`Requests::read_index`] for another member, so that nobody else is asked.
+    pub fn take_read(&self, answer: impl FnOnce(Read) + Send + 'static) {
+        let answer = Answer::Told(Box::new(answer));
+        if let Err((error, read)) = self.reads.push(ReadRequest { answer, taken: true }, usize::MAX) {
+            read.answer.send(Err(error));
         }
     }
 
@@ -177,11 +189,21 @@ impl Requests {
     }
 }
 
+impl Proposer {
+    fn refuse(self, error: Unavailable) {
+        match self {
+            // It learns that the member stops.
+            Self::Here(answer) => drop(answer),
+            Self::Member { refused, .. } => refused(error),
+        }
+    }
+}
+
 /// What the two tasks work with.
 #[derive(Clone)]
 pub(crate) struct Way {
     pub raft: Inner,
-    pub peers: Peers,
+    pub to_leader: Arc<ToLeader>,
     pub status: Arc<Shared>,
     pub member_id: u64,
 }
@@ -203,22 +225,38 @@ pub(crate) async fn propose_all(requests: Arc<Requests>, way: Way) {
             // What comes while messages are under way goes into the next one; but a leader that hangs is not waited for.
             let room = timeout(LINGER_MAX, Arc::clone(&window).acquire_owned()).await;
             requests.proposals.drain_now(&mut proposals);
-            let own = proposals.extract_if(.., |proposal| proposal.taken_for.is_none());
-            forward_all(&way, leader, term, own, room.ok().and_then(Result::ok));
+            let here = proposals.extract_if(.., |proposal| matches!(proposal.from, Proposer::Here(_)));
+            let here = here.filter_map(|proposal| match proposal.from {
+                Proposer::Here(answer) => Some((proposal.command, answer)),
+                Proposer::Member { .. } => None,
+            });
+            forward_all(&way, leader, term, here, room.ok().and_then(Result::ok));
         }
         let led = way.status.leader().0 != 0;
-        for Proposal { command: bytes, answer, taken_for } in proposals.drain(..) {
-            if !led {
-                // Whoever waited may have given up.
-                answer.send(Err(ClientWriteError::ForwardToLeader(ForwardToLeader::empty()))).ok();
-                continue;
-            }
+        for Proposal { command: bytes, from } in proposals.drain(..) {
             // An error drops the answer: whoever waits learns that the member stops.
-            let sent = match taken_for {
-                None => way.raft.client_write_ff(Command { origin: None, bytes }, Some(Answer(answer))).await,
-                Some((origin, term)) => {
+            let sent = match from {
+                // Whoever waited may have given up.
+                Proposer::Here(answer) if !led => {
+                    drop(answer.send(Err(ClientWriteError::ForwardToLeader(ForwardToLeader::empty()))));
+                    continue;
+                }
+                Proposer::Member { refused, .. } if !led => {
+                    refused(Unavailable::NoLeader);
+                    continue;
+                }
+                Proposer::Here(answer) => {
+                    let command = Command { origin: None, bytes };
+                    way.raft.client_write_ff(command, Some(Answer::Here(answer))).await
+                }
+                Proposer::Member { origin, term, refused } => {
                     let command = Command { origin: Some(origin), bytes };
-                    way.raft.write(command).with_leader(Term::new(term)).responder(Answer(answer)).await
+                    let answer = Answer::Told(Box::new(|written: Written| {
+                        if let Err(error) = written {
+                            refused(not_written(error));
+                        }
+                    }));
+                    way.raft.write(command).with_leader(Term::new(term)).responder(answer).await
                 }
             };
             if let Err(error) = sent {
@@ -229,53 +267,41 @@ pub(crate) async fn propose_all(requests: Arc<Requests>, way: Way) {
     }
 }
 
-/// Sends proposals to the leader, in messages of a moderate size.
+/// Sends proposals to the leader, in messages of a moderate size. Where no answer comes, those who wait go on waiting:
+/// they may be in the log.
 fn forward_all(
     way: &Way,
     leader: u64,
     term: u64,
-    proposals: impl Iterator<Item = Proposal>,
-    room: Option<OwnedSemaphorePermit>,
+    proposals: impl Iterator<Item = (Bytes, oneshot::Sender<Written>)>,
+    mut room: Option<OwnedSemaphorePermit>,
 ) {
     let mut message = pb::ProposeRequest { proposals: Vec::new(), term };
     let mut bytes = 0;
-    for Proposal { command, answer, .. } in proposals {
+    for (command, answer) in proposals {
         bytes += command.len();
-        let number = way.status.forwarded.expect(term, answer);
+        // The message's room is free again once its first proposal is answered: they all are at about the same time.
+        let number = way.status.forwarded.expect(term, answer, room.take());
         message.proposals.push(pb::Proposal { number, command });
         if bytes >= FORWARD_BYTES || message.proposals.len() >= FORWARD_PROPOSALS {
             bytes = 0;
-            let full = std::mem::replace(&mut message, pb::ProposeRequest { proposals: Vec::new(), term });
-            tokio::spawn(forward(way.clone(), leader, full, None));
+            let rest = pb::ProposeRequest { proposals: Vec::new(), term };
+            forward(way, leader, std::mem::replace(&mut message, rest));
         }
     }
     if !message.proposals.is_empty() {
-        tokio::spawn(forward(way.clone(), leader, message, room));
+        forward(way, leader, message);
     }
 }
 
-/// Sends one message of proposals. Where no answer comes, those who wait go on waiting: they may be in the log.
-async fn forward(way: Way, leader: u64, message: pb::ProposeRequest, _room: Option<OwnedSemaphorePermit>) {
+fn forward(way: &Way, leader: u64, message: pb::ProposeRequest) {
     let numbers: Vec<u64> = message.proposals.iter().map(|proposal| proposal.number).collect();
-    let answer = way
-        .peers
-        .control(leader, FORWARD_TIME_MAX, message, |mut client, r| async move { client.propose(r).await });
-    let answer = match answer.await {
-        Ok(answer) => answer,
-        Err(status) => {
-            tracing::debug!(leader, %status, "no answer to forwarded proposals");
-            return;
+    if let Err(status) = way.to_leader.propose(leader, message) {
+        tracing::debug!(leader, %status, "proposals were not sent");
+        for number in numbers {
+            let refused = pb::Refused::NoLeader.into();
+            way.status.forwarded.refused(pb::Refusal { number, refused });
         }
-    };
-    for (number, outcome) in numbers.into_iter().zip(answer.outcomes) {
-        let error = match pb::Refused::try_from(outcome) {
-            Ok(pb::Refused::NotRefused) => continue,
-            Ok(pb::Refused::NoLeader | pb::Refused::NotLeader | pb::Refused::TooMany) => {
-                ClientWriteError::ForwardToLeader(ForwardToLeader::empty())
-            }
-            _ => ClientWriteError::LogEntryDiscarded(ForwardToLeader::empty()),
-        };
-        way.status.forwarded.refuse(number, error);
     }
 }
 
@@ -286,12 +312,13 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
         let elsewhere = way.elsewhere();
         if let Some((leader, _)) = elsewhere {
             for read in waiting.extract_if(.., |read| read.taken) {
-                read.answer.send(Err(Unavailable::NotLeader { leader })).ok();
+                read.answer.send(Err(Unavailable::NotLeader { leader }));
             }
             if waiting.is_empty() {
                 continue;
             }
         }
+        let (began, crowd) = (Instant::now(), waiting.len() >= CROWD);
         let result = match elsewhere {
             Some((leader, _)) => ask_leader(&way, leader).await,
             None if way.status.leader().0 == 0 => Err(Unavailable::NoLeader),
@@ -302,19 +329,18 @@ pub(crate) async fn read_all(requests: Arc<Requests>, way: Way) {
                 Err(_elapsed) => Err(Unavailable::NoLeader),
             },
         };
+        let took = began.elapsed();
         for read in waiting.drain(..) {
-            // Whoever asked may have stopped waiting.
-            read.answer.send(result).ok();
+            read.answer.send(result);
+        }
+        if crowd && took >= BUSY {
+            sleep(took.min(LINGER_MAX)).await;
         }
     }
 }
 
 async fn ask_leader(way: &Way, leader: u64) -> Read {
-    let answer =
-        way.peers.control(leader, READ_TIME_MAX, pb::ReadIndexRequest {}, |mut client, r| async move {
-            client.read_index(r).await
-        });
-    match answer.await {
+    match way.to_leader.read_index(leader, READ_TIME_MAX).await {
         Ok(answer) if answer.refused() == pb::Refused::NotRefused => Ok(answer.index),
         // Not at once again, nor for ever: the leader may be gone, and another one on its way.
         Ok(_) | Err(_) => Err(Unavailable::NoLeader),

@@ -32,6 +32,9 @@ const CHUNK: usize = 1 << 20;
 const RATE: f64 = (256 << 20) as f64;
 /// A checkpoint older than this is not gone on with: the log behind it may be purged.
 const AGE_MAX: Duration = Duration::from_secs(600);
+/// How long the log is kept for a member that has a state and now needs what came after it
+/// (etcd 3.7: `releaseDelayAfterSnapshot`).
+const LOG_KEPT: Duration = Duration::from_secs(30);
 
 /// Sends checkpoints.
 pub(crate) struct SendState {
@@ -39,6 +42,8 @@ pub(crate) struct SendState {
     /// Where checkpoints are made: on the file system of the state.
     dir: PathBuf,
     kept: Mutex<HashMap<u64, Arc<Kept>>>,
+    /// When a state was last installed somewhere.
+    installed: Mutex<Option<Instant>>,
 }
 
 /// A checkpoint on disk; it goes with the last one who needs it.
@@ -65,7 +70,7 @@ impl SendState {
             _ => {}
         }
         fs::create_dir_all(&dir)?;
-        Ok(Self { checkpointer, dir, kept: Mutex::default() })
+        Ok(Self { checkpointer, dir, kept: Mutex::default(), installed: Mutex::default() })
     }
 
     /// Sends this member's state of now, or of the transfer that broke, and has the peer install it.
@@ -130,8 +135,15 @@ impl SendState {
             membership: membership.map(|(_, opaque)| opaque).unwrap_or_default(),
         };
         let response = client.install_state(link.request(install)).await?.into_inner();
+        *self.installed.lock() = Some(Instant::now());
         self.kept.lock().remove(&to);
         Ok((total, SnapshotResponse { vote: wire::to_vote(response.vote)? }))
+    }
+
+    /// Whether a member needs the log from some state on: one that is under way, or has just arrived. Were it purged
+    /// meanwhile, the member would need another state, and so on.
+    pub fn needs_log(&self) -> bool {
+        !self.kept.lock().is_empty() || self.installed.lock().is_some_and(|at| at.elapsed() < LOG_KEPT)
     }
 
     /// Lets go of checkpoints that nobody has fetched in time.

@@ -19,6 +19,7 @@ use super::requests::{self, Requests};
 use super::send_state::SendState;
 use super::state_machine::StateMachine;
 use super::status::Shared;
+use super::to_leader::ToLeader;
 use super::types::{Entry, Membership, Node, new_log_id};
 use crate::metrics::METRICS;
 
@@ -161,7 +162,8 @@ impl Member {
     async fn up(&self, applier: Applier) -> anyhow::Result<Inner> {
         let config = &self.config;
         let store = LogStore::new(self.log.clone(), self.status.clone());
-        let machine = StateMachine::new(config.member_id, applier, config.snapshot_count.saturating_mul(5));
+        let behind_max = config.snapshot_count.saturating_mul(5);
+        let machine = StateMachine::new(config.member_id, applier, behind_max, Arc::clone(&self.send_state));
         let network = Network::new(self.peers.clone(), Arc::clone(&self.send_state), self.status.clone());
         let raft = Inner::new(config.member_id, Arc::new(settings(config)?), network, store, machine).await?;
         if !config.initial_members.is_empty() && !raft.is_initialized().await? {
@@ -188,7 +190,7 @@ impl Member {
     ) -> Option<oneshot::Sender<()>> {
         let way = requests::Way {
             raft: raft.clone(),
-            peers: self.peers.clone(),
+            to_leader: Arc::new(ToLeader::new(self.peers.clone(), self.status.clone())),
             status: self.status.clone(),
             member_id: self.config.member_id,
         };

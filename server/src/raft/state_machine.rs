@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::apply::{Applier, Waiter};
 use super::codec;
+use super::send_state::SendState;
 use super::types::{Command, LogId, Node, SnapshotMeta, StoredMembership, Term, TypeConfig, log_id};
 
 type Built = Snapshot<Term, u64, Node, StateFiles>;
@@ -36,12 +37,13 @@ pub(crate) struct StateMachine {
     applier: Applier,
     /// How far the state on disk may be behind before a snapshot pushes it.
     behind_max: u64,
+    send_state: Arc<SendState>,
     current: Arc<Mutex<Option<SnapshotMeta>>>,
 }
 
 impl StateMachine {
-    pub fn new(member_id: u64, applier: Applier, behind_max: u64) -> Self {
-        Self { member_id, applier, behind_max, current: Arc::default() }
+    pub fn new(member_id: u64, applier: Applier, behind_max: u64, send_state: Arc<SendState>) -> Self {
+        Self { member_id, applier, behind_max, send_state, current: Arc::default() }
     }
 }
 
@@ -82,6 +84,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        // The log is purged after each snapshot.
+        if !force && self.send_state.needs_log() {
+            return None;
+        }
         let behind_max = if force { 0 } else { self.behind_max };
         Some(SnapshotBuilder { machine: self.clone(), behind_max })
     }

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::apply::Applier;
 use super::log_store::LogStore;
 use super::machine::Checkpointer;
+use super::send_state::SendState;
 use super::state_machine::{SnapshotBuilder, StateFiles, StateMachine};
 use super::types::TypeConfig;
 use super::*;
@@ -215,9 +216,11 @@ impl StoreBuilder<TypeConfig, LogStore, Suited, TempDir> for Builder {
         let log = Log::open(disk, options, Arc::new(NoObserver)).expect("a log");
         let status = Arc::new(Shared::new(0));
         let peers = Peers::new(9, 7, Dialer::default());
+        let memory = Memory::default();
+        let send_state = SendState::new(memory.checkpointer(), dir.path().join("send")).expect("a folder");
         let (applier, _thread) =
-            Applier::start(Memory::default(), Quiet, status.clone(), peers, &log).expect("an apply thread");
-        let machine = StateMachine::new(7, applier, 0);
+            Applier::start(memory, Quiet, status.clone(), peers, &log).expect("an apply thread");
+        let machine = StateMachine::new(7, applier, 0, Arc::new(send_state));
         let received = dir.path().join("received");
         Ok((dir, LogStore::new(log, status), Suited { machine, received }))
     }

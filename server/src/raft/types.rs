@@ -78,12 +78,26 @@ impl From<state::Node> for Node {
     }
 }
 
-/// Where the result of a proposal goes. Whoever asked may have stopped waiting.
-pub(crate) struct Answer<T>(pub oneshot::Sender<T>);
+/// Where the result of a proposal goes.
+pub(crate) enum Answer<T> {
+    /// To one who waits here, or has stopped waiting.
+    Here(oneshot::Sender<T>),
+    /// Wherever this takes it.
+    Told(Box<dyn FnOnce(T) + Send>),
+}
+
+impl<T> Answer<T> {
+    pub fn send(self, result: T) {
+        match self {
+            Self::Here(waiter) => drop(waiter.send(result)),
+            Self::Told(tell) => tell(result),
+        }
+    }
+}
 
 impl<C: RaftTypeConfig, T: OptionalSend + 'static> Responder<C, T> for Answer<T> {
     fn on_complete(self, result: T) {
-        self.0.send(result).ok();
+        self.send(result);
     }
 }
 

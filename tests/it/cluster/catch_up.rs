@@ -127,3 +127,28 @@ async fn a_new_member_gets_the_state_as_a_snapshot() -> Result<()> {
     cluster.leader().await?;
     cluster.finish().await
 }
+
+/// A member that joined a big cluster under load was sent one state after the other: while one was under way, the log
+/// behind it was purged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_takes_long_to_receive_needs_one_snapshot() -> Result<()> {
+    let shape = shape(1).arg("--snapshot-count=500").arg("--snapshot-catchup-entries=200");
+    let mut cluster = Cluster::start(shape).await?;
+    let clients = [cluster.client(0)];
+    fill(&clients, 0, ENTRIES, 1000).await?;
+    let at = cluster.grow().await?;
+    cluster.add(at, true, 0).await?;
+    cluster[at].spawn()?;
+    eventually("a snapshot is being sent", || async {
+        ensure!(metric(&cluster, &[0], "etcd_network_snapshot_send_inflights_total")? > 0.0);
+        Ok(())
+    })
+    .await?;
+    cluster[at].pause()?;
+    fill(&clients, 1_000_000, ENTRIES, 100).await?;
+    cluster[at].resume()?;
+    cluster[at].ready().await?;
+    let sent = snapshots_sent(&cluster, &[0])?;
+    ensure!(sent == 1.0, "{sent} snapshots were sent");
+    cluster.finish().await
+}
