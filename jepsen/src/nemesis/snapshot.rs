@@ -21,10 +21,14 @@ use crate::cluster::{Cluster, Shape};
 const COUNT: u64 = 100;
 /// `--snapshot-catchup-entries`.
 const CATCH_UP: u64 = 10;
+/// So many entries our members keep in any case.
+const KEPT_MIN: u64 = 10_000;
 /// How long the log may take to get that long.
-const FILL_MAX: Duration = Duration::from_secs(30);
+const FILL_MAX: Duration = Duration::from_secs(60);
+/// So many leases are granted and revoked at once.
+const AT_ONCE: usize = 200;
 
-/// Keeps a member down for long enough.
+/// Keeps a member down for long enough; now and then it is replaced by one without data.
 #[derive(Default)]
 pub struct Snapshot {
     down: Option<usize>,
@@ -44,11 +48,16 @@ impl Nemesis for Snapshot {
     async fn begin(&mut self, cluster: &mut Cluster, rng: &mut StdRng) -> Result<Harm> {
         let at = *one_of(&cluster.all(), rng);
         self.down = Some(at);
-        cluster.kill(at).await?;
+        let wiped = rng.random_bool(0.3);
+        match wiped {
+            true => cluster.remove(at).await?,
+            false => cluster.kill(at).await?,
+        }
         let deadline = Instant::now() + FILL_MAX;
         let from = log_end(cluster).await?;
-        // Twice: what is kept counts from the last point at which a state was kept.
-        let until = from + 2 * (COUNT + CATCH_UP);
+        let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
+        // Twice: what is kept counts from the last point up to which the log may be purged.
+        let until = from + kept + 2 * COUNT;
         let mut compacted = String::new();
         while log_end(cluster).await? < until {
             ensure!(Instant::now() < deadline, "the log did not get long enough");
@@ -65,12 +74,13 @@ impl Nemesis for Snapshot {
                 compacted = format!(", compacted up to {revision}");
             }
         }
-        Ok(Harm::new("snapshot", format!("member {at} missed entries {from} to {until}{compacted}")))
+        let kind = if wiped { "snapshot-wiped" } else { "snapshot" };
+        Ok(Harm::new(kind, format!("member {at} missed entries {from} to {until}{compacted}")))
     }
 
     async fn end(&mut self, cluster: &mut Cluster) -> Result<()> {
         let Some(at) = self.down.take() else { return Ok(()) };
-        cluster.start_again(at).await?;
+        cluster.replace(at, true).await?;
         let until = log_end(cluster).await?;
         eventually("a member has caught up", || async {
             let status = timeout(Duration::from_secs(1), cluster.client(at).status()).await??;
@@ -96,6 +106,6 @@ async fn fill(client: &Client) -> Result<()> {
         timeout(FILL_MAX, client.lease.clone().lease_revoke(revoke)).await??;
         Ok::<_, anyhow::Error>(())
     };
-    futures::future::try_join_all((0..16).map(|_| lease())).await?;
+    futures::future::try_join_all((0..AT_ONCE).map(|_| lease())).await?;
     Ok(())
 }
