@@ -61,12 +61,14 @@ impl Nemesis for Snapshot {
         let mut compacted = String::new();
         while log_end(cluster).await? < until {
             ensure!(Instant::now() < deadline, "the log did not get long enough");
-            let via = cluster.leader().await.context("nobody leads")?;
-            fill(&cluster.client(via)).await?;
+            // What fails while another leader is elected is tried again.
+            if let Some(via) = cluster.leader().await {
+                fill(&cluster.client(via)).await.ok();
+            }
         }
         if rng.random_bool(0.5) {
-            let via = cluster.leader().await.context("nobody leads")?;
-            let client = cluster.client(via);
+            let via = eventually("somebody leads", || async { cluster.leader().await.context("nobody") });
+            let client = cluster.client(via.await?);
             let revision = client.status().await?.header.unwrap_or_default().revision;
             // One that was compacted already is as good.
             let request = CompactionRequest { revision, physical: false };
@@ -93,8 +95,11 @@ impl Nemesis for Snapshot {
 
 /// The longest log's end.
 async fn log_end(cluster: &Cluster) -> Result<u64> {
-    let statuses = cluster.statuses().await;
-    statuses.iter().map(|(_, status)| status.raft_applied_index).max().context("nobody answers")
+    eventually("somebody tells how long the log is", || async {
+        let statuses = cluster.statuses().await;
+        statuses.iter().map(|(_, status)| status.raft_applied_index).max().context("nobody answers")
+    })
+    .await
 }
 
 /// Some entries, without a revision.
