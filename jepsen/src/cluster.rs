@@ -216,10 +216,10 @@ impl Cluster {
     pub async fn kill(&mut self, at: usize) -> Result<()> {
         self.notice_death(at);
         self.wanted[at] = false;
-        if self.inner[at].pid().is_some() {
-            self.inner[at].kill().await?;
+        if self.inner[at].runs() {
+            return self.inner[at].kill().await;
         }
-        Ok(())
+        self.bury(at).await
     }
 
     /// Starts a member that is down, and waits until it serves as far as its peers let it.
@@ -245,14 +245,19 @@ impl Cluster {
         if self.inner[at].runs() {
             return Ok(());
         }
-        if self.inner[at].pid().is_some() {
-            // It ended; what is left of the process goes.
-            self.inner[at].wait_exit(ANSWER_MAX).await?;
-        }
+        self.bury(at).await?;
         if let Some(clock) = &mut self.site.homes()[at].clock {
             clock.reset()?;
         }
         self.inner[at].spawn()
+    }
+
+    /// What is left of a process that ended goes.
+    async fn bury(&mut self, at: usize) -> Result<()> {
+        if self.inner[at].pid().is_some() {
+            self.inner[at].wait_exit(ANSWER_MAX).await?;
+        }
+        Ok(())
     }
 
     /// Starts a member that may refuse to; gives the last line it said if so.

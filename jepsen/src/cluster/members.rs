@@ -73,10 +73,10 @@ impl Cluster {
         .await
     }
 
-    /// Makes a removed member one of the cluster again, without any data, at its old address.
+    /// Makes a removed member one of the cluster again, without any data, at its old address; starts one that
+    /// was never removed.
     pub async fn replace(&mut self, at: usize, learner: bool) -> Result<()> {
         if self.belongs[at] && self.listing(at).await?.is_some() {
-            // It was never removed.
             return self.start_again(at).await;
         }
         self.add(at, learner).await

@@ -2,11 +2,12 @@
 //!
 //! The member may refuse to start, or mend itself from the others; what it must
 //! not do is serve what is wrong. It is replaced at the end, as an operator
-//! would. The last quarter of a file is left alone: a log that ends in a broken
+//! would. The last quarter of a log is left alone: one that ends in a broken
 //! record cannot be told from one whose last write never came.
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,6 +65,36 @@ impl Corrupt {
         found.sort();
         Ok(found)
     }
+
+    /// Flips a bit, or tears a sector, where there is something; says which.
+    fn harm(&self, path: &Path, rng: &mut StdRng) -> Result<Option<String>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.read_to_end(&mut bytes)?;
+        let mut sectors: Vec<Range<usize>> = Vec::new();
+        for start in (0..bytes.len()).step_by(SECTOR) {
+            let sector = start..bytes.len().min(start + SECTOR);
+            if bytes[sector.clone()].iter().any(|byte| *byte != 0) {
+                sectors.push(sector);
+            }
+        }
+        if self.files == Files::Log {
+            sectors.truncate(sectors.len() * 3 / 4);
+        }
+        if sectors.is_empty() {
+            return Ok(None);
+        }
+        let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
+        let sector = one_of(&sectors, rng).clone();
+        let start = sector.start;
+        if rng.random_bool(0.5) {
+            file.write_all_at(&vec![0; sector.len()], start as u64)?;
+            return Ok(Some(format!("sector at {start} zeroed")));
+        }
+        let set: Vec<usize> = sector.filter(|&at| bytes[at] != 0).collect();
+        let (at, bit) = (*one_of(&set, rng), rng.random_range(0..8));
+        file.write_all_at(&[bytes[at] ^ (1 << bit)], at as u64)?;
+        Ok(Some(format!("bit {bit} of byte {at} flipped")))
+    }
 }
 
 #[async_trait]
@@ -82,7 +113,7 @@ impl Nemesis for Corrupt {
         cluster.kill(at).await?;
         let mut broken = Vec::new();
         for path in self.of(&cluster.data_dir(at))? {
-            if let Some(how) = harm_file(&path, rng)? {
+            if let Some(how) = self.harm(&path, rng)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 broken.push(format!("{name}: {how}"));
             }
@@ -104,33 +135,6 @@ impl Nemesis for Corrupt {
         cluster.remove(at).await?;
         cluster.replace(at, false).await
     }
-}
-
-/// Flips a bit, or tears a sector, where there is something; says which.
-fn harm_file(path: &Path, rng: &mut StdRng) -> Result<Option<String>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
-    let sectors: Vec<usize> = bytes
-        .chunks_exact(SECTOR)
-        .enumerate()
-        .filter(|(_, sector)| sector.iter().any(|byte| *byte != 0))
-        .map(|(at, _)| at * SECTOR)
-        .collect();
-    let earlier = &sectors[..sectors.len() * 3 / 4];
-    if earlier.is_empty() {
-        return Ok(None);
-    }
-    let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
-    let start = *one_of(earlier, rng);
-    if rng.random_bool(0.5) {
-        file.write_all_at(&[0; SECTOR], start as u64)?;
-        return Ok(Some(format!("sector at {start} zeroed")));
-    }
-    let set: Vec<usize> = (start..start + SECTOR).filter(|&at| bytes[at] != 0).collect();
-    let at = *one_of(&set, rng);
-    let bit = rng.random_range(0..8);
-    file.write_all_at(&[bytes[at] ^ (1 << bit)], at as u64)?;
-    Ok(Some(format!("bit {bit} of byte {at} flipped")))
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

@@ -21,10 +21,14 @@ use crate::cluster::{Cluster, Shape};
 const COUNT: u64 = 100;
 /// `--snapshot-catchup-entries`.
 const CATCH_UP: u64 = 10;
+/// So many entries our members keep in any case.
+const KEPT_MIN: u64 = 10_000;
 /// How long the log may take to get that long.
-const FILL_MAX: Duration = Duration::from_secs(30);
+const FILL_MAX: Duration = Duration::from_secs(60);
+/// So many leases are granted and revoked at once.
+const AT_ONCE: usize = 200;
 
-/// Keeps a member down for long enough.
+/// Keeps a member down for long enough; now and then it is replaced by one without data.
 #[derive(Default)]
 pub struct Snapshot {
     down: Option<usize>,
@@ -44,20 +48,27 @@ impl Nemesis for Snapshot {
     async fn begin(&mut self, cluster: &mut Cluster, rng: &mut StdRng) -> Result<Harm> {
         let at = *one_of(&cluster.all(), rng);
         self.down = Some(at);
-        cluster.kill(at).await?;
+        let wiped = rng.random_bool(0.3);
+        match wiped {
+            true => cluster.remove(at).await?,
+            false => cluster.kill(at).await?,
+        }
         let deadline = Instant::now() + FILL_MAX;
         let from = log_end(cluster).await?;
-        // Twice: what is kept counts from the last point at which a state was kept.
-        let until = from + 2 * (COUNT + CATCH_UP);
+        let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
+        // Twice: what is kept counts from the last point up to which the log may be purged.
+        let until = from + kept + 2 * COUNT;
         let mut compacted = String::new();
         while log_end(cluster).await? < until {
             ensure!(Instant::now() < deadline, "the log did not get long enough");
-            let via = cluster.leader().await.context("nobody leads")?;
-            fill(&cluster.client(via)).await?;
+            // What fails while another leader is elected is tried again.
+            if let Some(via) = cluster.leader().await {
+                fill(&cluster.client(via)).await.ok();
+            }
         }
         if rng.random_bool(0.5) {
-            let via = cluster.leader().await.context("nobody leads")?;
-            let client = cluster.client(via);
+            let via = eventually("somebody leads", || async { cluster.leader().await.context("nobody") });
+            let client = cluster.client(via.await?);
             let revision = client.status().await?.header.unwrap_or_default().revision;
             // One that was compacted already is as good.
             let request = CompactionRequest { revision, physical: false };
@@ -65,12 +76,13 @@ impl Nemesis for Snapshot {
                 compacted = format!(", compacted up to {revision}");
             }
         }
-        Ok(Harm::new("snapshot", format!("member {at} missed entries {from} to {until}{compacted}")))
+        let kind = if wiped { "snapshot-wiped" } else { "snapshot" };
+        Ok(Harm::new(kind, format!("member {at} missed entries {from} to {until}{compacted}")))
     }
 
     async fn end(&mut self, cluster: &mut Cluster) -> Result<()> {
         let Some(at) = self.down.take() else { return Ok(()) };
-        cluster.start_again(at).await?;
+        cluster.replace(at, true).await?;
         let until = log_end(cluster).await?;
         eventually("a member has caught up", || async {
             let status = timeout(Duration::from_secs(1), cluster.client(at).status()).await??;
@@ -83,8 +95,11 @@ impl Nemesis for Snapshot {
 
 /// The longest log's end.
 async fn log_end(cluster: &Cluster) -> Result<u64> {
-    let statuses = cluster.statuses().await;
-    statuses.iter().map(|(_, status)| status.raft_applied_index).max().context("nobody answers")
+    eventually("somebody tells how long the log is", || async {
+        let statuses = cluster.statuses().await;
+        statuses.iter().map(|(_, status)| status.raft_applied_index).max().context("nobody answers")
+    })
+    .await
 }
 
 /// Some entries, without a revision.
@@ -96,6 +111,6 @@ async fn fill(client: &Client) -> Result<()> {
         timeout(FILL_MAX, client.lease.clone().lease_revoke(revoke)).await??;
         Ok::<_, anyhow::Error>(())
     };
-    futures::future::try_join_all((0..16).map(|_| lease())).await?;
+    futures::future::try_join_all((0..AT_ONCE).map(|_| lease())).await?;
     Ok(())
 }

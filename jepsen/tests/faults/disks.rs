@@ -69,7 +69,8 @@ async fn machines_that_stop_keep_what_was_acknowledged() -> Result<()> {
     for seed in 0..6 {
         let prefix = format!("k{seed}");
         put_some(&cluster, &prefix, 40).await?;
-        let (mut nemesis, harm) = begin("unsynced", seed, &mut cluster).await?;
+        let name = if seed == 0 { "unsynced-all" } else { "unsynced" };
+        let (mut nemesis, harm) = begin(name, seed, &mut cluster).await?;
         let gone = cluster.asleep();
         ensure!(!gone.is_empty(), "{harm:?}");
         for at in gone {
