@@ -35,7 +35,7 @@ fn a_long_history() {
         (plan.operations, plan.clients, plan.keys, plan.unknown) = (100_000, 10, 50, 10);
         if workload == Workload::Append {
             // Lists are written whole, so they must stay short.
-            plan.keys = 1_000;
+            plan.keys = 200;
         }
         if workload == Workload::Set {
             plan.operations = 10_000;

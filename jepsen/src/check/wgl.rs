@@ -23,7 +23,7 @@ use crate::history::History;
 pub use search::Outcome;
 
 /// How many steps are gone for one key before it is given up.
-pub const STEPS_MAX: u64 = 5_000_000;
+pub const STEPS_MAX: u64 = 2_000_000;
 
 /// Checks every key.
 pub fn check(history: &History) -> Check {

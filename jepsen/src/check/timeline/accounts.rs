@@ -1,5 +1,6 @@
 //! The accounts of a history, revision by revision, before they are put together.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::changed;
@@ -51,6 +52,15 @@ pub struct Observed<'a> {
 }
 
 impl Observed<'_> {
+    fn has(&self, event: &Event) -> bool {
+        let same = |own: &&Event| (own.deleted, &own.pair.value) == (event.deleted, &event.pair.value);
+        self.events.iter().find(|own| own.pair.key == event.pair.key).is_some_and(same)
+    }
+
+    fn within(&self, other: &Self) -> bool {
+        self.events.iter().all(|event| other.has(event))
+    }
+
     /// As an operation would make them.
     pub fn writes(&self) -> Vec<Write> {
         let put = |event: &Event| (!event.deleted).then(|| (event.pair.value.clone(), event.pair.lease));
@@ -71,6 +81,8 @@ pub struct Accounts<'a> {
     pub values: HashMap<&'a str, Vec<usize>>,
     /// When somebody first heard of a revision.
     pub evidence: BTreeMap<i64, Nanos>,
+    /// Revisions of which observers were told different things, and what.
+    pub disagreed: Vec<(i64, Vec<Write>, Vec<Write>)>,
     /// At which revisions the observer was shown a value.
     pub shown: HashMap<&'a str, Vec<i64>>,
     /// The last revision anybody heard of.
@@ -84,6 +96,7 @@ impl<'a> Accounts<'a> {
         for watch in history.watches.iter().filter(|watch| watch.observer) {
             accounts.observe(watch);
         }
+        accounts.note_shown();
         for (index, operation) in history.operations.iter().enumerate() {
             accounts.note_values(index, &operation.action);
             let Outcome::Done(answer) = &operation.outcome else { continue };
@@ -113,21 +126,44 @@ impl<'a> Accounts<'a> {
     }
 
     fn observe(&mut self, watch: &'a Watch) {
+        let mut own: BTreeMap<i64, Observed<'a>> = BTreeMap::new();
         for seen in &watch.seen {
             let Notice::Events(events) = &seen.what else { continue };
             for event in events {
                 self.hear(event.pair.modified, seen.at);
-                let told = self
-                    .observed
-                    .entry(event.pair.modified)
-                    .or_insert_with(|| Observed { at: seen.at, events: Vec::new() });
-                if told.events.iter().any(|other| other.pair.key == event.pair.key) {
-                    continue;
+                let new = || Observed { at: seen.at, events: Vec::new() };
+                let told = own.entry(event.pair.modified).or_insert_with(new);
+                if told.events.iter().all(|other| other.pair.key != event.pair.key) {
+                    told.events.push(event);
+                } else if !told.has(event) {
+                    let again = Observed { at: seen.at, events: vec![event] };
+                    self.disagreed.push((event.pair.modified, again.writes(), told.writes()));
                 }
-                told.events.push(event);
-                if !event.deleted {
-                    self.shown.entry(&event.pair.value).or_default().push(event.pair.modified);
+            }
+        }
+        for (number, told) in own {
+            match self.observed.entry(number) {
+                Entry::Vacant(free) => drop(free.insert(told)),
+                Entry::Occupied(mut other) => {
+                    let other = other.get_mut();
+                    other.at = other.at.min(told.at);
+                    let (more, less) = (!told.within(other), !other.within(&told));
+                    match (more, less) {
+                        // What one was not told, the other was.
+                        (true, false) => other.events = told.events,
+                        (true, true) => self.disagreed.push((number, told.writes(), other.writes())),
+                        (false, _) => {}
+                    }
                 }
+            }
+        }
+    }
+
+    /// Which revision showed which value, once all observers were heard.
+    fn note_shown(&mut self) {
+        for (number, told) in &self.observed {
+            for event in told.events.iter().filter(|event| !event.deleted) {
+                self.shown.entry(&event.pair.value).or_default().push(*number);
             }
         }
     }

@@ -83,3 +83,25 @@ fn contradictions_have_names() {
         ["phantom-write", "revision-skipped"]
     );
 }
+
+#[test]
+fn observers_complete_each_other_or_disagree() {
+    let second = |events: Vec<Event>| {
+        let mut history = history(
+            vec![put("a", "1", unknown()), put("a", "2", unknown())],
+            vec![event("a", Some("1"), 2), event("a", Some("2"), 3)],
+        );
+        let other = Watch {
+            seen: vec![seen(Notice::Created { start: 1 }), seen(Notice::Events(events))],
+            ..history.watches[0].clone()
+        };
+        history.watches.push(other);
+        let timeline = Timeline::of(&history);
+        timeline.anomalies().iter().map(|anomaly| anomaly.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(second(vec![event("a", Some("1"), 2)]), Vec::<String>::new());
+    assert_eq!(second(vec![event("a", Some("2"), 2)]), ["observers-disagree"]);
+    assert_eq!(second(vec![event("b", Some("3"), 2)]), ["observers-disagree"]);
+    // One observer that is told of a revision again, and otherwise, disagrees with itself.
+    assert_eq!(second(vec![event("a", Some("1"), 2), event("a", Some("2"), 2)]), ["observers-disagree"]);
+}

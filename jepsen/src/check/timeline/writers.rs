@@ -132,6 +132,14 @@ impl Timeline {
     }
 
     pub(super) fn find_writers(&mut self, history: &History, accounts: &Accounts<'_>) {
+        for (number, one, other) in &accounts.disagreed {
+            let explanation = format!(
+                "One observer was told of revision {number} that {}, another that {}.",
+                tell(other),
+                tell(one)
+            );
+            self.dispute("observers-disagree", Vec::new(), explanation);
+        }
         let numbers: Vec<i64> = self.revisions.keys().copied().collect();
         for number in numbers {
             self.find_by_value(history, accounts, number);

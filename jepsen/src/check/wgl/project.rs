@@ -344,8 +344,9 @@ impl Part {
     fn found(&mut self, ask: &Ask<'_>, body: &Body) -> Option<Guard> {
         let key = self.key.clone();
         let mut among = |pairs: &[Pair]| {
-            let pair = pairs.iter().find(|pair| pair.key == key);
-            Guard::Is(pair.map_or(0, |pair| self.number(&pair.value)))
+            // Pairs are in key order; one that is not where it belongs is as good as not there.
+            let found = pairs.binary_search_by(|pair| pair.key.as_str().cmp(&key));
+            Guard::Is(found.map_or(0, |at| self.number(&pairs[at].value)))
         };
         match (ask, body) {
             (Ask::Range(range), Body::Range { pairs, more, .. }) => {
