@@ -10,7 +10,9 @@
 //! everything random in it comes from one seed. What clients asked and heard
 //! becomes a [`history::History`]; checkers see nothing else.
 
+pub mod clock;
 pub mod cluster;
+pub mod disk;
 pub mod history;
 pub mod nemesis;
 pub mod net;
