@@ -8,6 +8,9 @@
 //! Whoever stops a member here answers for it: one that ended by itself is
 //! found when it is next looked at, and kept in [`Cluster::deaths`].
 
+mod members;
+mod site;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +18,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use futures::future::join_all;
 use proto::etcdserverpb::StatusResponse;
+use rand::rngs::StdRng;
 use tests::{Client, Member, Program, Way, eventually};
 use tokio::time::timeout;
 
+use crate::clock::Clock;
+use crate::disk::{Disk, Loss, Lost, Names};
 use crate::history::End;
 use crate::net::{CLIENTS, Counts, Link, Namespaces};
+
+use site::Site;
 
 /// How long a member that can answer takes to, at most.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -41,6 +49,10 @@ pub struct Shape {
     pub election_ms: u64,
     /// Whether members are on the loopback interface although namespaces are allowed.
     pub loopback: bool,
+    /// Whether each member has a disk that forgets, and when it does not.
+    pub disks: Option<Names>,
+    /// Whether each member has a clock of its own.
+    pub clocks: bool,
 }
 
 impl Shape {
@@ -54,6 +66,8 @@ impl Shape {
             heartbeat_ms: 100,
             election_ms: 1000,
             loopback: false,
+            disks: None,
+            clocks: false,
         }
     }
 }
@@ -61,11 +75,13 @@ impl Shape {
 /// Some members, running or not.
 pub struct Cluster {
     inner: tests::Cluster,
-    namespaces: Option<Arc<Namespaces>>,
+    site: Arc<Site>,
     network: String,
     program: Program,
     /// Whether each member is meant to run.
     wanted: Vec<bool>,
+    /// Whether each member is one of the cluster.
+    belongs: Vec<bool>,
     deaths: Vec<String>,
 }
 
@@ -75,9 +91,7 @@ impl Cluster {
         let (namespaces, network) = match shape.loopback {
             true => (None, "loopback with proxies, as was asked for".to_owned()),
             false => match Namespaces::new(shape.seed) {
-                Ok(namespaces) => {
-                    (Some(Arc::new(namespaces)), "a network namespace for each member".to_owned())
-                }
+                Ok(namespaces) => (Some(namespaces), "a network namespace for each member".to_owned()),
                 Err(why) => {
                     (None, format!("loopback with proxies, as namespaces are not to be had: {why:#}"))
                 }
@@ -86,17 +100,18 @@ impl Cluster {
         if namespaces.is_none() {
             tests::skipped("network namespaces", &network);
         }
+        let site = Arc::new(Site::new(namespaces, shape.disks, shape.clocks));
         let mut inner = tests::Shape::new(shape.program.clone(), shape.members).beside_others();
         inner.args = shape.args;
         inner.heartbeat_ms = shape.heartbeat_ms;
         inner.election_ms = shape.election_ms;
-        inner.network = namespaces.is_none();
-        inner.places = namespaces.clone().map(|places| places as Arc<dyn tests::Places>);
+        inner.network = site.namespaces.is_none();
+        inner.places = Some(Arc::clone(&site) as Arc<dyn tests::Places>);
         let mut inner = tests::Cluster::prepare(inner).await?;
         inner.keep_quiet();
-        let wanted = vec![true; inner.len()];
+        let (wanted, belongs) = (vec![true; inner.len()], vec![true; inner.len()]);
         let mut cluster =
-            Cluster { inner, namespaces, network, program: shape.program, wanted, deaths: Vec::new() };
+            Cluster { inner, site, network, program: shape.program, wanted, belongs, deaths: Vec::new() };
         for at in cluster.all() {
             cluster.inner[at].spawn()?;
         }
@@ -117,18 +132,24 @@ impl Cluster {
     /// How many members there are, running or not.
     #[expect(clippy::len_without_is_empty, reason = "a cluster of none is none")]
     pub fn len(&self) -> usize {
-        self.inner.len()
+        self.all().len()
     }
 
-    /// The numbers of all members.
+    /// The numbers of all members, without those that were removed.
     pub fn all(&self) -> Vec<usize> {
-        (0..self.len()).collect()
+        (0..self.inner.len()).filter(|&at| self.belongs[at]).collect()
     }
 
     /// The numbers of the members that run and are not paused.
     pub fn awake(&mut self) -> Vec<usize> {
         let all = self.all();
         all.into_iter().filter(|&at| self.inner[at].runs() && !self.inner[at].is_paused()).collect()
+    }
+
+    /// The members that are down, or are paused.
+    pub fn asleep(&mut self) -> Vec<usize> {
+        let awake = self.awake();
+        self.all().into_iter().filter(|at| !awake.contains(at)).collect()
     }
 
     /// The most members that may be gone while the others are a quorum.
@@ -195,10 +216,10 @@ impl Cluster {
     pub async fn kill(&mut self, at: usize) -> Result<()> {
         self.notice_death(at);
         self.wanted[at] = false;
-        if self.inner[at].pid().is_some() {
-            self.inner[at].kill().await?;
+        if self.inner[at].runs() {
+            return self.inner[at].kill().await;
         }
-        Ok(())
+        self.bury(at).await
     }
 
     /// Starts a member that is down, and waits until it serves as far as its peers let it.
@@ -224,11 +245,30 @@ impl Cluster {
         if self.inner[at].runs() {
             return Ok(());
         }
-        if self.inner[at].pid().is_some() {
-            // It ended; what is left of the process goes.
-            self.inner[at].wait_exit(ANSWER_MAX).await?;
+        self.bury(at).await?;
+        if let Some(clock) = &mut self.site.homes()[at].clock {
+            clock.reset()?;
         }
         self.inner[at].spawn()
+    }
+
+    /// What is left of a process that ended goes.
+    async fn bury(&mut self, at: usize) -> Result<()> {
+        if self.inner[at].pid().is_some() {
+            self.inner[at].wait_exit(ANSWER_MAX).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a member that may refuse to; gives the last line it said if so.
+    pub async fn try_start(&mut self, at: usize, limit: Duration) -> Result<Option<String>> {
+        self.spawn(at).await?;
+        self.wanted[at] = false;
+        match timeout(limit, self.inner[at].ready()).await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(_)) => Ok(Some(self.log_tail(at).lines().last().unwrap_or_default().to_owned())),
+            Err(_) => Ok(Some(format!("not ready in {limit:?}"))),
+        }
     }
 
     /// From here on the member may end by itself.
@@ -242,6 +282,51 @@ impl Cluster {
             self.deaths.push(format!("member {at} ended by itself:\n{}", self.inner[at].log_tail()));
             self.wanted[at] = false;
         }
+    }
+
+    /// The machines of some members stop: their processes, and what their disks were not told to keep.
+    pub async fn crash(&mut self, some: &[usize], loss: Loss, rng: &mut StdRng) -> Result<Vec<Lost>> {
+        for &at in some {
+            self.kill(at).await?;
+        }
+        let crash = |&at: &usize| self.with_disk(at, |disk| disk.crash(loss, rng))?;
+        some.iter().map(crash).collect()
+    }
+
+    /// Whether members have disks that forget, fill and hang.
+    pub fn has_disks(&self) -> bool {
+        self.site.homes().iter().all(|home| home.disk.is_some())
+    }
+
+    /// Why they have none.
+    pub fn why_no_disks(&self) -> &str {
+        self.site.why_no_disks()
+    }
+
+    /// Does something with a member's disk.
+    pub fn with_disk<T>(&self, at: usize, with: impl FnOnce(&mut Disk) -> T) -> Result<T> {
+        let mut homes = self.site.homes();
+        Ok(with(homes[at].disk.as_mut().context("the cluster has no disks of its own")?))
+    }
+
+    /// Whether members have clocks of their own.
+    pub fn has_clocks(&self) -> bool {
+        self.site.homes().iter().all(|home| home.clock.is_some())
+    }
+
+    /// Why they have none.
+    pub fn why_no_clocks(&self) -> &str {
+        self.site.why_no_clocks()
+    }
+
+    pub(crate) fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.site)
+    }
+
+    /// Does something with a member's clock.
+    pub fn with_clock<T>(&self, at: usize, with: impl FnOnce(&mut Clock) -> T) -> Result<T> {
+        let mut homes = self.site.homes();
+        Ok(with(homes[at].clock.as_mut().context("the cluster has no clocks of its own")?))
     }
 
     /// Stops a member's process where it is, and waits until all its threads have.
@@ -263,12 +348,12 @@ impl Cluster {
 
     /// Whether single packets can be lost, or only whole ways be cut and slow.
     pub fn has_packets(&self) -> bool {
-        self.namespaces.is_some()
+        self.site.namespaces.is_some()
     }
 
     /// Sets the way from one member to another.
     pub fn set_link(&self, from: usize, to: usize, link: Link) -> Result<()> {
-        match &self.namespaces {
+        match &self.site.namespaces {
             Some(namespaces) => namespaces.switch().set(from, to, link),
             None if from == CLIENTS || to == CLIENTS => bail!("no proxy is between clients and members"),
             None => {
@@ -281,12 +366,12 @@ impl Cluster {
 
     /// What happened to packets on the way from one to another; nothing is known of proxies.
     pub fn link_counts(&self, from: usize, to: usize) -> Option<Counts> {
-        Some(self.namespaces.as_ref()?.switch().counts(from, to))
+        Some(self.site.namespaces.as_ref()?.switch().counts(from, to))
     }
 
     /// All ways let everything through.
     pub fn heal_network(&self) {
-        match &self.namespaces {
+        match &self.site.namespaces {
             Some(namespaces) => namespaces.switch().heal(),
             None => self.inner.network().heal(),
         }
@@ -295,12 +380,26 @@ impl Cluster {
     /// Takes back every fault, starts whoever is down and waits until all follow one leader.
     pub async fn heal_all(&mut self) -> Result<()> {
         self.heal_network();
+        self.heal_homes()?;
         for at in self.all() {
             self.resume(at)?;
         }
         let all = self.all();
         self.start_all_again(&all).await?;
-        self.inner.leader().await.context("after everything was healed")?;
+        self.inner.leader_among(&all).await.context("after everything was healed")?;
+        Ok(())
+    }
+
+    /// All disks work, and the time of day is everywhere the same.
+    pub fn heal_homes(&self) -> Result<()> {
+        for home in self.site.homes().iter_mut() {
+            if let Some(disk) = &home.disk {
+                disk.heal();
+            }
+            if let Some(clock) = &mut home.clock {
+                clock.set_wall(0)?;
+            }
+        }
         Ok(())
     }
 
