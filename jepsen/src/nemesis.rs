@@ -4,13 +4,21 @@
 //! what, [`Nemesis::end`] takes it back. [`run`] repeats that until it is time,
 //! and every choice comes from the one random source it is given.
 
+mod clock;
+mod compact;
+mod corrupt;
+mod disk;
 mod kill;
+mod member;
 mod mix;
 mod none;
 mod partition;
 mod pause;
 mod registry;
 mod slow;
+mod snapshot;
+mod transfer;
+mod unsynced;
 mod whom;
 
 use std::ops::Range;
@@ -23,7 +31,8 @@ use rand::rngs::StdRng;
 
 pub use registry::{NAMES, by_name, names};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Shape};
+use crate::disk::Names;
 use crate::history::Fault;
 
 /// What was done, or is about to be.
@@ -45,6 +54,9 @@ impl Harm {
 /// One way to do harm.
 #[async_trait]
 pub trait Nemesis: Send {
+    /// What the cluster must be started with for it.
+    fn prepare(&self, _shape: &mut Shape) {}
+
     /// Why this cluster cannot suffer it: the program, the machine, or the number of members.
     fn unfit(&self, cluster: &Cluster) -> Option<String>;
 
@@ -53,6 +65,15 @@ pub trait Nemesis: Send {
 
     /// Takes it back, also when it was only half begun.
     async fn end(&mut self, cluster: &mut Cluster) -> Result<()>;
+}
+
+/// Disks of their own: of our members, everything must hold that POSIX lets happen; etcd relies on a journal.
+fn wants_disks(shape: &mut Shape) {
+    shape.disks = Some(if shape.program.is_ours() { Names::Posix } else { Names::Journal });
+}
+
+fn why_no_disks(cluster: &Cluster) -> Option<String> {
+    (!cluster.has_disks()).then(|| cluster.why_no_disks().to_owned())
 }
 
 /// How long a fault lasts and how long the cluster has to recover.

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::{Harm, Nemesis};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Shape};
 
 /// Those that do not fit the cluster are left out.
 pub struct Mix {
@@ -22,6 +22,12 @@ impl Mix {
 
 #[async_trait]
 impl Nemesis for Mix {
+    fn prepare(&self, shape: &mut Shape) {
+        for part in &self.parts {
+            part.prepare(shape);
+        }
+    }
+
     fn unfit(&self, cluster: &Cluster) -> Option<String> {
         let reasons: Option<Vec<String>> = self.parts.iter().map(|part| part.unfit(cluster)).collect();
         reasons.map(|reasons| format!("none of the mix: {}", reasons.join("; ")))

@@ -1,12 +1,20 @@
 //! The names of all nemeses.
 
 use super::Nemesis;
+use super::clock::{Clock, Which};
+use super::compact::Compact;
+use super::corrupt::{Corrupt, Files};
+use super::disk::{Disk, How as DiskHow};
 use super::kill::Kill;
+use super::member::Member;
 use super::mix::Mix;
 use super::none::None;
 use super::partition::{Partition, SHAPES, Shape};
 use super::pause::Pause;
 use super::slow::{How, Slow};
+use super::snapshot::Snapshot;
+use super::transfer::Transfer;
+use super::unsynced::Unsynced;
 use super::whom::Whom;
 
 type Make = fn() -> Box<dyn Nemesis>;
@@ -41,6 +49,36 @@ pub const NAMES: &[(&str, &str, Make)] = &[
     }),
     ("slow", "links with delay and jitter", || Box::new(Slow::new(How::Slow))),
     ("lossy", "links that lose, repeat and reorder packets", || Box::new(Slow::new(How::Lossy))),
+    ("clock", "clocks that jump and strobe", || Box::new(Clock::new(&[Which::Wall, Which::Monotonic]))),
+    ("clock-wall", "the time of day jumps and strobes", || Box::new(Clock::new(&[Which::Wall]))),
+    ("clock-monotonic", "the monotonic clock leaps, or is too fast", || {
+        Box::new(Clock::new(&[Which::Monotonic]))
+    }),
+    ("member", "members are removed and replaced; the cluster grows and shrinks", || {
+        Box::new(Member::default())
+    }),
+    ("transfer", "the leader is told to let another one lead", || Box::new(Transfer)),
+    ("compact", "compaction and defragmentation", || Box::new(Compact)),
+    ("snapshot", "a member that was down for long is sent a whole state", || Box::new(Snapshot::default())),
+    ("disk-full", "nothing more fits on a disk", || {
+        Box::new(Disk::new(DiskHow::Full, &[Whom::One, Whom::Leader, Whom::Majority, Whom::All]))
+    }),
+    ("disk-hang", "a disk answers nothing", || {
+        Box::new(Disk::new(DiskHow::Hang, &[Whom::One, Whom::Leader, Whom::Majority]))
+    }),
+    ("disk-fail", "writes and syncs end with an I/O error", || {
+        Box::new(Disk::new(DiskHow::Fail, &[Whom::One, Whom::Leader]))
+    }),
+    ("unsynced", "machines stop: what was not synced is lost", || {
+        Box::new(Unsynced::new(&[Whom::One, Whom::Leader, Whom::Majority, Whom::All]))
+    }),
+    ("unsynced-all", "all machines stop at once", || Box::new(Unsynced::new(&[Whom::All]))),
+    ("corrupt-log", "flipped bits and torn sectors in the log of a stopped member", || {
+        Box::new(Corrupt::new(Files::Log))
+    }),
+    ("corrupt-data", "flipped bits and torn sectors in the state of a stopped member", || {
+        Box::new(Corrupt::new(Files::Data))
+    }),
 ];
 
 /// All names, `mix` among them.
@@ -65,7 +103,23 @@ pub fn by_name(name: &str) -> Option<Box<dyn Nemesis>> {
 }
 
 /// What `mix` is made of.
-const MIXED: &[&str] = &["kill", "pause", "partition", "slow", "lossy"];
+///
+/// Not the monotonic clock, which no lease withstands, and not broken files and disks, after which there is
+/// one member less to rely on.
+const MIXED: &[&str] = &[
+    "kill",
+    "pause",
+    "partition",
+    "slow",
+    "lossy",
+    "clock-wall",
+    "member",
+    "transfer",
+    "compact",
+    "snapshot",
+    "disk-hang",
+    "unsynced",
+];
 
 #[cfg(test)]
 mod tests {

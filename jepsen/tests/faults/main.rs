@@ -2,7 +2,10 @@
 //!
 //! Members are ours; with `REAL_ETCD_BIN`, etcd's too where it is said.
 
+mod clocks;
+mod disks;
 mod links;
+mod membership;
 mod processes;
 
 use std::time::Duration;
@@ -12,7 +15,7 @@ use jepsen::cluster::{Cluster, Shape};
 use jepsen::nemesis::{Harm, Nemesis, by_name};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tests::{Program, eventually};
+use tests::{Program, eventually, skipped};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One cluster at a time: with more of them on few cores, elections are late because the processor is.
@@ -24,10 +27,50 @@ async fn cluster(members: usize) -> Result<(MutexGuard<'static, ()>, Cluster)> {
 }
 
 async fn cluster_of(program: Program, members: usize) -> Result<(MutexGuard<'static, ()>, Cluster)> {
+    start(Shape::new(program, members)).await
+}
+
+/// A cluster of ours that has what this nemesis needs.
+async fn cluster_for(name: &str) -> Result<(MutexGuard<'static, ()>, Cluster)> {
+    let mut shape = Shape::new(Program::ours(), 3);
+    nemesis(name).prepare(&mut shape);
+    start(shape).await
+}
+
+async fn start(mut shape: Shape) -> Result<(MutexGuard<'static, ()>, Cluster)> {
     let turn = TURN.lock().await;
-    let mut shape = Shape::new(program, members);
     (shape.heartbeat_ms, shape.election_ms) = (50, 500);
     Ok((turn, Cluster::start(shape).await?))
+}
+
+/// Why the cluster cannot suffer it, said loudly.
+fn is_unfit(name: &str, cluster: &Cluster) -> bool {
+    let why = nemesis(name).unfit(cluster);
+    if let Some(why) = &why {
+        skipped(name, why);
+    }
+    why.is_some()
+}
+
+/// So many pairs, each acknowledged by some member.
+async fn put_some(cluster: &Cluster, prefix: &str, count: usize) -> Result<()> {
+    let all = cluster.all();
+    for n in 0..count {
+        let client = cluster.client(all[n % all.len()]);
+        let put = || async { Ok(client.put(format!("{prefix}/{n}"), "x".repeat(100)).await?) };
+        eventually("a write", put).await?;
+    }
+    Ok(())
+}
+
+/// They are all there.
+async fn has_all(cluster: &Cluster, prefix: &str, count: usize) -> Result<()> {
+    for at in cluster.all() {
+        let client = cluster.client(at);
+        let found = eventually("a read", || async { Ok(client.count(&format!("{prefix}/")).await?) }).await?;
+        ensure!(found == count as i64, "member {at} has {found} of {count}");
+    }
+    Ok(())
 }
 
 fn nemesis(name: &str) -> Box<dyn Nemesis> {

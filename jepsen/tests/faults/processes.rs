@@ -10,12 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tests::{Program, skipped};
 
-use super::{answers, begin, cluster, cluster_of, is_whole, nemesis};
-
-async fn asleep_or_down(cluster: &mut Cluster) -> Vec<usize> {
-    let awake = cluster.awake();
-    cluster.all().into_iter().filter(|at| !awake.contains(at)).collect()
-}
+use super::{answers, begin, cluster, cluster_for, cluster_of, has_all, is_whole, nemesis, put_some};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_take_down_whom_they_name() -> Result<()> {
@@ -23,7 +18,7 @@ async fn kills_take_down_whom_they_name() -> Result<()> {
     for (name, down) in [("kill-one", 1), ("kill-leader", 1), ("kill-majority", 2), ("kill-all", 3)] {
         let leader = cluster.leader().await;
         let (mut nemesis, harm) = begin(name, 7, &mut cluster).await?;
-        let gone = asleep_or_down(&mut cluster).await;
+        let gone = cluster.asleep();
         ensure!(gone.len() == down && harm.kind == name, "{harm:?}, down are {gone:?}");
         ensure!(name != "kill-leader" || gone == leader.into_iter().collect::<Vec<_>>(), "it was {leader:?}");
         for at in cluster.all() {
@@ -40,7 +35,7 @@ async fn pauses_stop_whom_they_name() -> Result<()> {
     let (_turn, mut cluster) = cluster(3).await?;
     for (name, count) in [("pause-one", 1), ("pause-leader", 1), ("pause-majority", 2)] {
         let (mut nemesis, harm) = begin(name, 3, &mut cluster).await?;
-        let gone = asleep_or_down(&mut cluster).await;
+        let gone = cluster.asleep();
         ensure!(gone.len() == count, "{harm:?}, asleep are {gone:?}");
         for &at in &gone {
             ensure!(cluster.member(at).is_paused() && !answers(&cluster, at).await, "{at} is awake");
@@ -89,6 +84,26 @@ async fn the_same_seed_does_the_same() -> Result<()> {
     }
     ensure!(seen[0].len() == 4 && seen[0] == seen[1], "{seen:?}");
     Ok(())
+}
+
+/// Everything mixed leaves a cluster that is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_of_all_is_healed() -> Result<()> {
+    let (_turn, mut cluster) = cluster_for("mix").await?;
+    put_some(&cluster, "k", 50).await?;
+    let pace = Pace {
+        quiet: Duration::from_millis(200)..Duration::from_millis(400),
+        held: Duration::from_millis(300)..Duration::from_millis(900),
+    };
+    let start = Instant::now();
+    let until = start + Duration::from_secs(40);
+    let mut mix = nemesis("mix");
+    let work = run(&mut *mix, &mut cluster, &mut StdRng::seed_from_u64(3), &pace, start, until).await;
+    println!("{work:#?}");
+    ensure!(work.faults.len() > 4, "only {} faults", work.faults.len());
+    ensure!(work.failures.len() < 3, "{:?}", work.failures);
+    has_all(&cluster, "k", 50).await?;
+    is_whole(&mut cluster).await
 }
 
 /// The same code runs etcd's own.
