@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use openraft::storage::ApplyResponder;
 use raftlog::Log;
 use state::{Fault, LogId};
@@ -183,6 +184,11 @@ fn replay(machine: &mut impl Machine, sink: &mut impl ApplySink, log: &Log) -> a
         next += batch.len() as u64;
         let applied = machine.apply(batch)?;
         sink.applied(applied.blocks, applied.lease_changes, machine.applied());
+    }
+    if mutants::on(Mutant::ApplyTwice) {
+        let again = log.read(begin.max(end.saturating_sub(10))..end, REPLAY_BYTES)?;
+        let again = again.into_iter().map(|entry| Ok(codec::state_entry(codec::decode_entry(entry)?)));
+        machine.apply(again.collect::<io::Result<_>>()?)?;
     }
     Ok(())
 }
