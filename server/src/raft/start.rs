@@ -184,16 +184,20 @@ impl Member {
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.is_alone(&raft) {
+        if self.is_alone(&raft).await {
             // Nobody else can lead: no reason to wait for a timeout.
             raft.trigger().elect(false).await?;
         }
         Ok(raft)
     }
 
-    /// Whether this member is the only voter.
-    fn is_alone(&self, raft: &Inner) -> bool {
-        raft.voter_ids().eq([self.config.member_id])
+    /// Whether this member is the only voter. The core is asked: what it publishes lags behind.
+    async fn is_alone(&self, raft: &Inner) -> bool {
+        let id = self.config.member_id;
+        let alone =
+            raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id])).await;
+        // A core that has ended is found elsewhere.
+        alone.unwrap_or(false)
     }
 
     /// Runs until told to stop, or until every handle is gone; gives back whom to tell when all is down.
@@ -212,7 +216,7 @@ impl Member {
         let reader = tokio::spawn(requests::read_all(self.requests.clone(), way));
         tokio::spawn(self.peers.clone().probe_all());
         let first_election = async {
-            if !self.is_alone(&raft) {
+            if !self.is_alone(&raft).await {
                 self.first_election(&raft).await;
             }
             std::future::pending::<Infallible>().await

@@ -38,7 +38,9 @@ const MOVES: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_count_what_they_do() -> Result<()> {
-    let mut cluster = Cluster::start(shape(3)).await?;
+    let mut steady = shape(3);
+    (steady.heartbeat_ms, steady.election_ms) = (100, 5_000);
+    let mut cluster = Cluster::start(steady).await?;
     let leader = cluster.leader().await?;
     for at in 0..3 {
         for number in 0..10 {

@@ -71,10 +71,13 @@ fn named(cluster: &str) -> Result<Named, Failure> {
     let members = parse_initial_cluster(cluster).map_err(|_| Failure::InvalidUrl)?;
     let mut urls: Vec<&Url> = members.iter().flat_map(|(_, urls)| urls).collect();
     urls.sort();
-    match urls.windows(2).any(|pair| pair[0] == pair[1]) {
-        true => Err(Failure::DuplicateUrl(cluster.to_owned())),
-        false => Ok(members),
+    if urls.windows(2).any(|pair| pair[0] == pair[1]) {
+        let named = |(name, urls): &(String, Vec<Url>)| {
+            urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
+        };
+        return Err(Failure::DuplicateUrl(members.iter().flat_map(named).collect::<Vec<_>>().join(",")));
     }
+    Ok(members)
 }
 
 /// One token's part of the registry, as one member uses it.
@@ -331,7 +334,7 @@ mod tests {
         assert_eq!(named("b=http://b:1,a=http://a:1").unwrap().len(), 2);
         assert_eq!(named("a=b:1").unwrap_err().to_string(), "discovery: invalid peer URL");
         assert_eq!(
-            named("a=http://a:1,b=http://a:1").unwrap_err().to_string(),
+            named("b=http://a:1,a=http://a:1").unwrap_err().to_string(),
             "discovery cluster a=http://a:1,b=http://a:1 has duplicate url"
         );
     }
