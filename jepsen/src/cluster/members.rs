@@ -60,10 +60,10 @@ impl Cluster {
         }
         self.belongs[at] = true;
         self.start_again(at).await?;
-        eventually("a learner is promoted", || async {
+        eventually("a new member votes", || async {
             let member = self.listing(at).await?.context("it was added")?;
             if !member.is_learner {
-                return Ok(());
+                return if learner { Ok(()) } else { self.votes(member.id) };
             }
             let via = self.leader().await.context("somebody leads")?;
             let request = MemberPromoteRequest { id: member.id };
@@ -71,6 +71,16 @@ impl Cluster {
             Ok(())
         })
         .await
+    }
+
+    /// Whether one of ours that was added as a voter is one: it counts once it has caught up, and only a log says so.
+    fn votes(&self, id: u64) -> Result<()> {
+        let id = format!("{id:x}");
+        let says_so = |line: &str| line.contains("vote from now on") && line.contains(&id);
+        let logs = |at: usize| self.inner[at].log();
+        let seen = || self.all().into_iter().any(|at| logs(at).lines().any(says_so));
+        ensure!(!self.program.is_ours() || seen(), "member {id} does not count yet");
+        Ok(())
     }
 
     /// Makes a removed member one of the cluster again, without any data, at its old address; starts one that

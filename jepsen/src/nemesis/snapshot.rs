@@ -56,8 +56,8 @@ impl Nemesis for Snapshot {
         let deadline = Instant::now() + FILL_MAX;
         let from = log_end(cluster).await?;
         let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
-        // Twice: what is kept counts from the last point up to which the log may be purged.
-        let until = from + kept + 2 * COUNT;
+        // What is kept counts from the last point at which a state was safe, which is some counts ago.
+        let until = from + kept + 15 * COUNT;
         let mut compacted = String::new();
         while log_end(cluster).await? < until {
             ensure!(Instant::now() < deadline, "the log did not get long enough");
