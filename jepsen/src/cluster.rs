@@ -335,7 +335,11 @@ impl Cluster {
             return Ok(());
         }
         self.inner[at].pause()?;
-        eventually("a process stops", || async { Ok(ensure!(self.inner[at].is_paused())) }).await
+        eventually("a process stops", || async {
+            ensure!(self.inner[at].is_paused());
+            Ok(())
+        })
+        .await
     }
 
     /// Lets a paused member go on.

@@ -4,7 +4,7 @@
 //! aside, so that reads go on.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -30,9 +30,12 @@ const BLOCKS: u64 = 64 << 20;
 pub struct Served {
     shared: Arc<Shared>,
     /// What readers of directories saw when they began.
-    listings: Mutex<HashMap<u64, Vec<(u64, FileType, std::ffi::OsString)>>>,
+    listings: Mutex<HashMap<u64, Listing>>,
     handles: AtomicU64,
 }
+
+/// The numbers, kinds and names of a directory.
+type Listing = Vec<(u64, FileType, OsString)>;
 
 type Result<T> = std::result::Result<T, Errno>;
 

@@ -66,7 +66,11 @@ async fn leases_end_by_the_monotonic_clock() -> Result<()> {
     let after = left(&cluster, 0, id).await?;
     ensure!((before - 320..=before - 299).contains(&after), "{before} s were left, and 300 s later {after}");
     cluster.with_clock(0, |clock| clock.add_monotonic(Duration::from_secs(800)))??;
-    tests::eventually("the lease ends", || async { Ok(ensure!(left(&cluster, 0, id).await? == -1)) }).await?;
+    tests::eventually("the lease ends", || async {
+        ensure!(left(&cluster, 0, id).await? == -1);
+        Ok(())
+    })
+    .await?;
     is_whole(&mut cluster).await
 }
 
