@@ -73,6 +73,13 @@ impl Raft {
         if self.status().leader != me {
             return Err(Unavailable::NoLeader);
         }
+        if to == me {
+            return Ok(());
+        }
+        // A leader that hands over writes no more. To one that cannot lead it would do so for ever.
+        if !self.shared.core.voter_ids().any(|voter| voter == to) {
+            return Err(Unavailable::TimedOut);
+        }
         let until = Instant::now() + 2 * self.shared.election_time;
         let mut ask_at = Instant::now();
         loop {

@@ -327,6 +327,28 @@ fn a_single_member_leads_at_once_and_survives_restarts() {
     });
 }
 
+/// Handing over to one that cannot lead comes to nothing, and the leader goes on.
+#[test]
+fn a_leader_does_not_hand_over_to_one_without_a_vote() {
+    let dir = tempfile::tempdir().expect("a folder");
+    block_on(async {
+        let raft = start(dir.path(), &Memory::default());
+        led(&raft).await;
+        // To clients it is a voter. It gets its vote once it has caught up, and it never starts.
+        let added = state::Node {
+            id: 8,
+            name: "m2".into(),
+            peer_urls: vec!["http://localhost:1".into()],
+            learner: false,
+        };
+        raft.change(Change::Add(added)).await.expect("a quorum of one");
+        assert_eq!(raft.transfer_leader(8).await, Err(Unavailable::TimedOut));
+        assert_eq!(raft.transfer_leader(7).await, Ok(()));
+        propose(&raft, 0..1).await;
+        raft.shutdown().await;
+    });
+}
+
 /// What was acknowledged is in the log; a state that lost its memory gets it from there.
 #[test]
 fn a_killed_member_replays_what_its_state_lacks() {
