@@ -2,7 +2,7 @@
 //!
 //! Where its connection is lost, or silent for too long, it goes on at another
 //! member with the revision after the last one it was told of. What it heard
-//! before and after is one [`Watch`](crate::history::Watch).
+//! before and after is one [`Watch`].
 //!
 //! Observers watch all keys from revision 1 on and go on until they have been
 //! told everything there is; from them the checkers know what happened. There
