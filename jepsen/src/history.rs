@@ -16,7 +16,7 @@ pub struct History {
     pub run: Run,
     /// In order of invocation.
     pub operations: Vec<Operation>,
-    /// Every watcher of the run, among them one of all keys from revision 1 on (`observer`).
+    /// Every watcher of the run, among them some of all keys from revision 1 on (`observer`), one for each member.
     pub watches: Vec<Watch>,
     /// What the nemesis did.
     pub faults: Vec<Fault>,
@@ -307,7 +307,7 @@ pub struct Watch {
     pub previous: bool,
     /// Whether progress is asked for.
     pub progress: bool,
-    /// Whether this is the run's own one of all keys, from which the checkers know what happened.
+    /// Whether this is one of the run's own, of all keys, from which the checkers know what happened.
     #[serde(default)]
     pub observer: bool,
     /// What came, in its order.

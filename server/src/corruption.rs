@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::config::ids::hex;
 use crate::node::{Encoded, Failure, Node, calls, stopped};
 
 /// What the leader checks while it leads.
@@ -287,10 +288,6 @@ async fn raise(node: &Node, member_id: u64) -> Result<(), Failure> {
         alarm: pb::AlarmType::Corrupt as i32,
     };
     node.propose(Encoded::new(Op::Alarm(request))).await.map(drop)
-}
-
-fn hex(id: u64) -> String {
-    format!("{id:x}")
 }
 
 #[cfg(test)]

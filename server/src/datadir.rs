@@ -139,7 +139,10 @@ impl DataDir {
     }
 }
 
+/// Makes a directory, where it is missing, and its name durable, whoever made it: what is acknowledged
+/// is in it.
 fn make(dir: &Path) -> anyhow::Result<()> {
+    let mut made = vec![dir];
     match fs::metadata(dir) {
         Ok(metadata) => {
             ensure!(metadata.is_dir(), "{} is not a directory", dir.display());
@@ -151,14 +154,30 @@ fn make(dir: &Path) -> anyhow::Result<()> {
                     "check file permission: a directory with data is open to others; 700 is recommended"
                 );
             }
-            Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("create directory {}", dir.display())),
-        Err(error) => Err(error).with_context(|| format!("directory {}", dir.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            made.extend(dir.ancestors().skip(1).take_while(|above| !above.exists()));
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .with_context(|| format!("create directory {}", dir.display()))?;
+        }
+        Err(error) => return Err(error).with_context(|| format!("directory {}", dir.display())),
+    }
+    for dir in made {
+        sync_name(dir).with_context(|| format!("sync the directory of {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+fn sync_name(dir: &Path) -> io::Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match File::open(parent) {
+        // Whoever made a directory where this process may not look answers for it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        parent => parent?.sync_all(),
     }
 }
 

@@ -9,3 +9,4 @@ pub mod dial;
 pub mod http;
 pub mod listen;
 pub mod service;
+pub mod timed;

@@ -43,6 +43,7 @@ use crate::peer::dial::Dialer;
 use crate::peer::http::{Cluster, Member as PeerMember, PeerHttp};
 use crate::peer::listen::{Home, Late};
 use crate::peer::service::PeerService;
+use crate::peer::timed::Limits;
 use crate::raft::{Raft, RaftConfig};
 use crate::serve::{self, Transport};
 use crate::tls::Acceptor;
@@ -196,12 +197,8 @@ impl Sockets {
 
 /// Finds out who the member is to be.
 async fn first_start(config: &Config, dialer: &Dialer) -> anyhow::Result<Founding> {
-    let discovered = match config.flags.discovery_srv.as_str() {
-        "" => None,
-        _ => Some(discovery::members(config).await.context("error setting up initial cluster")?),
-    };
-    let members = discovered.as_ref().unwrap_or(&config.initial_cluster);
-    bootstrap::found(config, members, dialer).await.map_err(anyhow::Error::msg)
+    let members = discovery::members(config).await?;
+    bootstrap::found(config, &members, dialer).await.map_err(anyhow::Error::msg)
 }
 
 /// The peer port, open.
@@ -214,7 +211,7 @@ struct PeerPort {
 }
 
 impl PeerPort {
-    fn open(sockets: &mut Sockets) -> anyhow::Result<PeerPort> {
+    fn open(sockets: &mut Sockets, limits: Limits) -> anyhow::Result<PeerPort> {
         let (grpc, http, home) = (Late::default(), PeerHttp::default(), Home::default());
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let peers = std::mem::take(&mut sockets.peers);
@@ -224,6 +221,7 @@ impl PeerPort {
             grpc.clone(),
             http.clone(),
             &home,
+            limits,
             stopping,
         )?;
         Ok(PeerPort { grpc, http, home, stop, thread })
@@ -283,12 +281,20 @@ impl Member {
         let mut sockets = Sockets::bind(&config)?;
         let health = Arc::new(health::MemberHealth::default());
         serve_metrics(&config, &sockets, &health)?;
-        let peers = PeerPort::open(&mut sockets)?;
+        let peers = PeerPort::open(&mut sockets, Limits::new(&config))?;
 
         let initialized = dir.founding().is_some();
         let founding = match dir.founding() {
-            // --initial-* are for the first start alone.
-            Some(founding) => founding.clone(),
+            // --initial-* and --discovery-* are for the first start alone.
+            Some(founding) => {
+                if !config.flags.discovery_endpoints.0.is_empty() {
+                    warn!(
+                        "wal-dir" = %config.wal_dir.display(),
+                        "discovery token is ignored since cluster already initialized; valid logs are found"
+                    );
+                }
+                founding.clone()
+            }
             None => {
                 let founding = tokio::select! {
                     founding = first_start(&config, &dialer) => founding?,
@@ -440,6 +446,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
             cluster_id: founding.identity.cluster_id,
             force_new_cluster: flags.force_new_cluster,
             pre_vote: flags.pre_vote,
+            advance_first_election: flags.initial_election_tick_advance,
             dialer: dialer.clone(),
             known_peers: founding.peers.iter().map(|peer| (peer.id, peer.peer_urls.clone())).collect(),
             receive_dir: dir.state().with_file_name("receive"),
@@ -448,6 +455,7 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
             election_ms: flags.election_timeout,
             wal_dir: dir.wal().to_owned(),
             fsync: !flags.unsafe_no_fsync,
+            slow_apply: flags.warning_apply_duration.get(),
             snapshot_count: flags.snapshot_count,
             catchup_entries: flags.snapshot_catchup_entries,
         },

@@ -17,8 +17,10 @@
 //!  4. Indexes in this interface begin at 1.
 
 mod apply;
+mod apply_timing;
 mod codec;
 mod divergence;
+mod first_election;
 mod forward;
 mod incoming;
 mod log_store;
@@ -27,6 +29,7 @@ mod machine;
 mod membership;
 mod network;
 mod peers;
+mod pulse;
 mod receive_state;
 mod requests;
 mod send_state;
@@ -86,6 +89,8 @@ pub struct RaftConfig {
     pub force_new_cluster: bool,
     /// Whether a member asks for votes before it makes the others vote.
     pub pre_vote: bool,
+    /// Whether a member that starts may stand for election before a whole timeout is over.
+    pub advance_first_election: bool,
     /// How peers are reached.
     pub dialer: Dialer,
     /// Where the members of a running cluster were found, for a member that has no log yet: id and peer URLs.
@@ -100,6 +105,8 @@ pub struct RaftConfig {
     pub wal_dir: PathBuf,
     /// False: never sync the log. Survives a killed process, not a power cut.
     pub fsync: bool,
+    /// What takes longer to apply is said to be slow; zero: nothing is.
+    pub slow_apply: Duration,
     /// Entries between two looks at how much of the log can go.
     pub snapshot_count: u64,
     /// Entries kept in the log for members that fell behind.

@@ -4,8 +4,10 @@
 //! with its name, ports and directory whatever the member's ID becomes. At most
 //! [`AT_ONCE`] clusters that wait for their turn run at a time in one test process.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -42,6 +44,14 @@ pub struct Shape {
     pub election_ms: u64,
     /// Whether it waits until no other that does so runs in this process.
     pub waits: bool,
+    /// Where members are, when not all on the loopback interface.
+    pub places: Option<Arc<dyn Places>>,
+}
+
+/// Where the members of a cluster are.
+pub trait Places: Debug + Send + Sync {
+    /// Makes the place of the member of this number and says in its options how it starts there.
+    fn place(&self, at: usize, options: &mut Options) -> Result<()>;
 }
 
 impl Shape {
@@ -56,6 +66,7 @@ impl Shape {
             heartbeat_ms: 50,
             election_ms: 500,
             waits: true,
+            places: None,
         }
     }
 
@@ -222,6 +233,11 @@ impl Cluster {
         .await
     }
 
+    /// Whoever uses it looks at the members' logs itself: none are printed when it goes.
+    pub fn keep_quiet(&mut self) {
+        self.finished = true;
+    }
+
     /// One more member with ports and a directory, which nobody knows yet; gives its number.
     pub async fn grow(&mut self) -> Result<usize> {
         let at = self.len();
@@ -236,6 +252,9 @@ impl Cluster {
             let certificate = authority.issue(&format!("m{at}"))?;
             options.tls = Some(certificate.clone());
             options.peer_tls = Some(certificate);
+        }
+        if let Some(places) = &self.shape.places {
+            places.place(at, &mut options)?;
         }
         let mut member = Member::prepare(options)?;
         if let Some(network) = &self.network {

@@ -20,7 +20,7 @@ mod program;
 mod tls;
 
 pub use client::Client;
-pub use cluster::{Cluster, Shape, eventually};
+pub use cluster::{Cluster, Places, Shape, eventually};
 pub use http::http;
 pub use member::{Member, Options};
 pub use network::{Network, Way};

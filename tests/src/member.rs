@@ -38,12 +38,16 @@ pub struct Options {
     pub peer_url: Option<String>,
     /// The member's name.
     pub name: String,
-    /// `--initial-cluster`; the member alone without.
+    /// `--initial-cluster`; the member alone without, and no such flag where it is empty.
     pub initial_cluster: Option<String>,
     /// `--initial-cluster-token`.
     pub token: String,
     /// The certificate for both ends of peer connections; plain HTTP without.
     pub peer_tls: Option<KeyPair>,
+    /// The address it listens on and is found at.
+    pub host: String,
+    /// A command that ends by running the rest of its arguments, such as `nsenter --net=…`.
+    pub wrapper: Vec<String>,
 }
 
 impl Options {
@@ -60,6 +64,8 @@ impl Options {
             initial_cluster: None,
             token: "tests".to_owned(),
             peer_tls: None,
+            host: "127.0.0.1".to_owned(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -122,14 +128,15 @@ impl Member {
         self.starts += 1;
         let log = File::create(self.log_path())?;
         // The kernel ends the server when the thread that started it is gone, however that came about.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(self.options.program.path());
-        command.args(self.flags());
+        let mut words = self.options.wrapper.clone();
+        words.extend(["setpriv", "--pdeathsig", "KILL"].map(str::to_owned));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(self.options.program.path()).args(self.flags());
         command.env_clear();
         command.envs(std::env::vars().filter(|(name, _)| !name.starts_with("ETCD")));
         command.envs(self.options.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().context("setpriv (util-linux) starts servers")?;
+        let child = command.spawn().with_context(|| format!("{} (util-linux) starts servers", words[0]))?;
         self.process.store(Pid::from_child(&child).as_raw_nonzero().get(), Ordering::Relaxed);
         self.child = Some(child);
         Ok(())
@@ -206,7 +213,7 @@ impl Member {
 
     /// Where clients connect.
     pub fn client_url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme(), self.client_port)
+        format!("{}://{}:{}", self.scheme(), self.options.host, self.client_port)
     }
 
     /// The port of [`Member::client_url`].
@@ -217,7 +224,7 @@ impl Member {
     /// Where the member listens for its peers.
     pub fn peer_listen_url(&self) -> String {
         let scheme = if self.options.peer_tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://127.0.0.1:{}", self.peer_port)
+        format!("{scheme}://{}:{}", self.options.host, self.peer_port)
     }
 
     /// Where its peers find the member.
@@ -277,6 +284,11 @@ impl Member {
         self.dir.path()
     }
 
+    /// What it is started with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// What it is started with, to be changed before the next start.
     pub fn options_mut(&mut self) -> &mut Options {
         &mut self.options
@@ -327,9 +339,11 @@ impl Member {
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls={}", self.peer_listen_url()),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster={cluster}"),
             format!("--initial-cluster-token={}", self.options.token),
         ];
+        if !cluster.is_empty() {
+            flags.push(format!("--initial-cluster={cluster}"));
+        }
         if let Some(tls) = &self.options.tls {
             flags.extend(tls.server_flags());
         }

@@ -28,6 +28,11 @@ impl Program {
         Some(Program { path: path.into(), ours: false })
     }
 
+    /// The server at a path, ours or etcd's own.
+    pub fn at(path: PathBuf, ours: bool) -> Program {
+        Program { path, ours }
+    }
+
     /// Our `etcdctl`: `ETCDCTL_BIN`, or else what cargo builds now.
     pub fn etcdctl() -> PathBuf {
         match std::env::var_os("ETCDCTL_BIN") {

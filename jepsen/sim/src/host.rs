@@ -230,6 +230,8 @@ impl Host {
             election_ms: ELECTION_MS,
             wal_dir: dir.join("wal"),
             fsync: true,
+            advance_first_election: true,
+            slow_apply: Duration::ZERO,
             snapshot_count: common.snapshot_count,
             catchup_entries: 0,
         };

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mutants::Mutant;
 use parking_lot::Mutex;
 
 use crate::index::{Index, next_of};
@@ -201,6 +202,17 @@ impl Writer {
             return Ok(Duration::ZERO);
         }
         let begin = Instant::now();
+        if mutants::on(Mutant::SkipFsync) {
+            return Ok(Duration::ZERO);
+        }
+        if mutants::on(Mutant::AcknowledgeBeforeFsync) {
+            let file = Arc::clone(&self.current.file);
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(200));
+                file.sync()
+            });
+            return Ok(Duration::ZERO);
+        }
         self.current
             .file
             .sync()

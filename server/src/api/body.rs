@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 use tonic::{Code, Status};
 
 use super::message::Counter;
+use crate::metrics::METRICS;
 use crate::metrics::grpc::Method as Series;
 
 /// What a body fails with when its stream must break off.
@@ -69,6 +70,7 @@ impl<T: Unpin> http_body::Body for Body<T> {
             Kind::Empty => Poll::Ready(None),
             Kind::Message(message) => {
                 let message = std::mem::take(message);
+                sent(message.len());
                 self.kind = Kind::Trailers;
                 Poll::Ready(Some(Ok(Frame::data(message))))
             }
@@ -149,6 +151,11 @@ fn header_text(text: &str) -> HeaderValue {
     HeaderValue::try_from(encoded).expect("printable ASCII")
 }
 
+/// Counts bytes that go to clients.
+fn sent(bytes: usize) {
+    METRICS.network.client_sent_bytes.inc_by(bytes as u64);
+}
+
 /// Sends pieces of framed messages as a stream makes them; its end, or its error, becomes the trailers.
 pub struct Pieces<S> {
     stream: Option<Pin<Box<S>>>,
@@ -171,7 +178,10 @@ impl<S: Stream<Item = Result<Bytes, Status>>> http_body::Body for Pieces<S> {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         let last = match ready!(stream.as_mut().poll_next(context)) {
-            Some(Ok(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Some(Ok(piece)) => {
+                sent(piece.len());
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
             Some(Err(status)) => trailers(&status),
             None => success(),
         };

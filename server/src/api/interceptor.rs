@@ -131,6 +131,14 @@ impl<'a> Call<'a> {
     }
 }
 
+/// A stream ends at what its client sent, which is not that the client has gone.
+pub fn failed_to_receive(api: &str, invalid: &Invalid) {
+    if *invalid != Invalid::Truncated {
+        METRICS.network.stream_failures.with_label_values(&["receive", api]).inc();
+        warn!(api, error = ?invalid, "failed to receive a request from gRPC stream");
+    }
+}
+
 /// What a call comes to.
 pub type Answer = Result<Response<Body>, Failure>;
 

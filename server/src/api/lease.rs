@@ -2,6 +2,7 @@
 
 use futures::Stream;
 use hyper::body::Incoming;
+use mutants::Mutant;
 use proto::command::command::Op;
 use proto::etcdserverpb as pb;
 use state::Response;
@@ -10,7 +11,7 @@ use tonic::Status;
 use bytes::Bytes;
 
 use super::body::{Pieces, stream};
-use super::interceptor::{Answer, Call};
+use super::interceptor::{Answer, Call, failed_to_receive};
 use super::message::{Messages, framed};
 use super::{Method, decode, timing};
 use crate::metrics::METRICS;
@@ -81,7 +82,10 @@ fn answers(
         let (node, mut messages) = state?;
         let message = match messages.next().await? {
             Ok(message) => message,
-            Err(invalid) => return Some((Err(invalid.into()), None)),
+            Err(invalid) => {
+                failed_to_receive("lease-keepalive", &invalid);
+                return Some((Err(invalid.into()), None));
+            }
         };
         if let Some(series) = method.series() {
             series.received.inc();
@@ -104,6 +108,10 @@ async fn renew(
 ) -> Result<pb::LeaseKeepAliveResponse, Failure> {
     // Filled before the lease is kept alive: when the client sees this revision, the lease lived at it.
     let header = Some(node.header_now());
+    if mutants::on(Mutant::KeepAliveHere) && !node.is_leader() {
+        let ttl = node.lessor().time_to_live(request.id).map_or(0, |lease| lease.granted);
+        return Ok(pb::LeaseKeepAliveResponse { header, id: request.id, ttl });
+    }
     let ttl = match node.is_leader().then(|| node.lessor().renew_now(request.id)).flatten() {
         Some(ttl) => ttl,
         None => calls::lease_keep_alive(node, request).await?.ttl,

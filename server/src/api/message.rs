@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http_body::Body;
 use prost::Message;
 
+use crate::metrics::METRICS;
 use crate::node::Invalid;
 
 /// Bytes before each message: one flag, four of length.
@@ -122,6 +123,7 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
             self.partial.split_to(whole).freeze()
         };
         message.advance(PREFIX_LEN);
+        METRICS.network.client_received_bytes.inc_by(len as u64);
         Ok(Some(message))
     }
 }

@@ -18,6 +18,7 @@ use super::body::{Body, Pieces, reply, stream};
 use super::interceptor::Answer;
 use super::message::{PREFIX_LEN, put_prefix};
 use super::status::ANSWER_BYTES_MAX;
+use super::timing::READING;
 use crate::metrics::METRICS;
 use crate::node::{Failure, Invalid, Node, stop_on};
 
@@ -48,10 +49,12 @@ pub async fn answer(node: &Node, request: pb::RangeRequest) -> Answer {
     let view = view_for(node, &request).await?;
     let header = node.header(view.revision());
     let query = query(&request);
+    let reading = READING.start();
     let short = is_short(&view, &request, &query)?;
     let rows = move || view.range(&query);
     let rows = if short { rows() } else { Box::pin(blocking(rows)).await };
-    let rows = rows.unwrap_or_else(|fault| stop_on(fault))?;
+    let rows = rows.unwrap_or_else(|fault| stop_on(fault));
+    let rows = reading.end(rows)?;
     respond(Frame::new(&header, rows.more, rows.count), rows, short).await
 }
 

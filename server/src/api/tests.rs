@@ -57,6 +57,7 @@ impl Member {
             cluster_id: 9,
             force_new_cluster: false,
             pre_vote: true,
+            advance_first_election: true,
             dialer: crate::peer::dial::Dialer::default(),
             known_peers: Vec::new(),
             receive_dir: dir.path().join("receive"),
@@ -65,6 +66,7 @@ impl Member {
             election_ms: 1000,
             wal_dir: dir.path().join("wal"),
             fsync: false,
+            slow_apply: Duration::ZERO,
             snapshot_count: 10_000,
             catchup_entries: 5_000,
         };

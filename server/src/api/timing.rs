@@ -44,6 +44,12 @@ impl Running {
     }
 }
 
+/// Ranges, once their revision is known.
+pub static READING: LazyLock<Timing> = LazyLock::new(|| {
+    let seconds = &METRICS.server.range_seconds;
+    Timing { succeeded: seconds.with_label_values(&["true"]), failed: seconds.with_label_values(&["false"]) }
+});
+
 macro_rules! timings {
     ($($name:ident $kind:literal;)*) => {
         $(#[doc = concat!("Requests of kind ", $kind, ".")]

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tonic::Status;
 
 use super::body::{Pieces, stream};
-use super::interceptor::{Answer, Call};
+use super::interceptor::{Answer, Call, failed_to_receive};
 use super::message::{Messages, PREFIX_LEN, put_prefix};
 use super::{Method, decode};
 use crate::error::Unavailable;
@@ -58,6 +58,7 @@ fn requests(
 ) -> impl Stream<Item = Result<pb::WatchRequest, Status>> + Send {
     futures::stream::unfold(messages, move |mut messages| async move {
         let message = messages.next().await?;
+        let message = message.inspect_err(|invalid| failed_to_receive("watch", invalid));
         if let Some(series) = method.series() {
             series.received.inc();
         }

@@ -29,6 +29,11 @@ pub fn cluster_id(members: &[u64]) -> u64 {
     first_eight(hash)
 }
 
+/// An id as etcd spells it.
+pub fn hex(id: u64) -> String {
+    format!("{id:x}")
+}
+
 fn first_eight(hash: Sha1) -> u64 {
     let digest = hash.finalize();
     u64::from_be_bytes(digest[..8].try_into().expect("SHA-1 has 20 bytes"))

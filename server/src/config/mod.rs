@@ -3,6 +3,7 @@
 //! [`load`] reads and checks; after it nobody asks again whether a value makes
 //! sense. Refusals carry etcd's texts, since scripts and people know them.
 
+mod derived;
 pub mod flags;
 pub mod gates;
 pub mod help;
@@ -13,6 +14,7 @@ mod validate;
 pub mod value;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +41,10 @@ pub struct Config {
     pub wal_dir: PathBuf,
     /// Names and peer URLs of the members the cluster starts with.
     pub initial_cluster: Vec<(String, Vec<Url>)>,
+    /// Name and password for the cluster that serves discovery.
+    pub discovery_login: Option<(String, String)>,
+    /// The address that connections to peers come from, where it is not for the system to choose.
+    pub peer_local_address: Option<IpAddr>,
     /// What automatic compaction keeps; `None` when it is off.
     pub auto_compaction: Option<AutoCompaction>,
     /// Size of the data at which the NOSPACE alarm goes up; `None` for no limit.

@@ -8,7 +8,7 @@ use super::gates::Gate;
 use super::parse::{Given, Note, Stop};
 use super::url::{Url, Urls};
 use super::value::{DiscoveryFallback, GoDuration, Value};
-use super::{Config, DEFAULT_QUOTA_BYTES, LARGE_QUOTA_BYTES, parse_initial_cluster};
+use super::{Config, DEFAULT_QUOTA_BYTES, LARGE_QUOTA_BYTES, derived, parse_initial_cluster};
 
 /// What automatic compaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
     if discovers && !is_set("initial-cluster") {
         flags.initial_cluster.clear();
     }
+    if !flags.discovery_endpoints.0.is_empty() {
+        flags.initial_cluster_token = flags.discovery_token.clone();
+    }
     let derives_cluster = !discovers && !is_set("initial-cluster");
 
     verify(&flags, &mut notes).map_err(Stop::Refused)?;
@@ -78,6 +81,8 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
     let initial_cluster = parse_initial_cluster(&flags.initial_cluster)
         .map_err(|reason| Stop::at_start(format!("error setting up initial cluster: {reason}")))?;
     remarks(&mut flags, &set, &mut notes);
+    let discovery_login = derived::discovery_login(&flags).map_err(Stop::Refused)?;
+    let peer_local_address = derived::peer_local_address(&flags, &mut notes);
 
     let data_dir = if flags.data_dir.is_empty() {
         let default = format!("{}.etcd", flags.name);
@@ -99,6 +104,8 @@ pub fn validate(given: Given, default_host: impl FnOnce() -> Option<String>) -> 
         data_dir,
         wal_dir,
         initial_cluster,
+        discovery_login,
+        peer_local_address,
         auto_compaction,
         quota_bytes,
         tls_min,
@@ -392,11 +399,6 @@ fn unavailable(flags: &Flags) -> Result<(), String> {
     let refused = [
         (flags.enable_distributed_tracing, "--enable-distributed-tracing", "there is no exporter yet"),
         (flags.enable_pprof, "--enable-pprof", "profiles are those of the Go runtime; use perf"),
-        (
-            !flags.discovery_endpoints.0.is_empty(),
-            "--discovery-endpoints",
-            "name the members by --initial-cluster or --discovery-srv",
-        ),
         (token != "simple", "--auth-token=jwt", "authentication is not there yet"),
     ];
     match refused.iter().find(|(asked, ..)| *asked) {
@@ -461,8 +463,14 @@ fn remarks(flags: &mut Flags, set: &std::collections::BTreeSet<String>, notes: &
         flags.bcrypt_cost = 10;
     }
     let least = GoDuration::read("5s").expect("a duration");
-    flags.raft_read_timeout = flags.raft_read_timeout.max(least);
-    flags.raft_write_timeout = flags.raft_write_timeout.max(least);
+    for (flag, timeout) in
+        [("raft-read", &mut flags.raft_read_timeout), ("raft-write", &mut flags.raft_write_timeout)]
+    {
+        if *timeout < least {
+            *timeout = least;
+            notes.push(Note::info(&format!("{flag}-timeout increased to minimum value: {least}"), ""));
+        }
+    }
     const WITHOUT_EFFECT: &[&str] =
         &["max-wals", "backend-bbolt-freelist-type", "backend-batch-interval", "backend-batch-limit"];
     for flag in WITHOUT_EFFECT.iter().filter(|flag| set.contains(**flag)) {
@@ -593,6 +601,23 @@ mod tests {
             (
                 "--discovery-srv=a --initial-cluster=a=http://b:1",
                 "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+            ),
+            (
+                "--discovery-endpoints=a:1 --discovery-token=b --initial-cluster=a=http://b:1",
+                "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+            ),
+            (
+                "--discovery-endpoints=a:1 --discovery-token=b --discovery-srv=c",
+                "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+            ),
+            ("--discovery-endpoints=a:1", "both --discovery-token and --discovery-endpoints must be set"),
+            (
+                "--discovery-endpoints=a:1,,b:1 --discovery-token=a",
+                "--discovery-endpoints must not contain empty endpoints",
+            ),
+            (
+                "--discovery-endpoints=a:1 --discovery-token=a --discovery-user=b",
+                "--discovery-user is set, but --discovery-password is not",
             ),
             ("--discovery-token=a", "both --discovery-token and --discovery-endpoints must be set"),
             (

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use mutants::Mutant;
 use proto::command::command::Op;
 use proto::etcdserverpb as pb;
 use state::Refusal;
@@ -40,11 +41,12 @@ pub(crate) async fn run(node: Node, mut stop: watch::Receiver<bool>) {
         if leads != leads_since {
             match leads {
                 Some(_) => node.lessor().promote(node.settings().election_timeout),
+                None if mutants::on(Mutant::OldLeaderRevokes) => {}
                 None => node.lessor().demote(),
             }
             leads_since = leads;
         }
-        if leads.is_some() {
+        if leads.is_some() || mutants::on(Mutant::OldLeaderRevokes) {
             revoke_expired(&node).await;
             if node.settings().lease_checkpoint {
                 checkpoint(&node).await;
@@ -57,7 +59,8 @@ async fn revoke_expired(node: &Node) {
     let retry = node.settings().request_timeout();
     let expired = node.lessor().0.table.lock().expired(Instant::now(), REVOKES_PER_ROUND, retry);
     // Only a leader that still is one may say that a lease is over.
-    if expired.is_empty() || node.linearizable_view().await.is_err() || !node.is_leader() {
+    let leads = !expired.is_empty() && node.linearizable_view().await.is_ok() && node.is_leader();
+    if !leads && (expired.is_empty() || !mutants::on(Mutant::OldLeaderRevokes)) {
         return;
     }
     futures::stream::iter(expired)

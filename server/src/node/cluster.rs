@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::calls::at_leader;
 use super::{Failure, Node, Reconfiguration};
-use crate::config::ids;
+use crate::config::ids::{self, hex};
 use crate::config::url::Url;
 use crate::metrics::METRICS;
 use crate::raft::{Change, Contact};
@@ -214,10 +214,6 @@ async fn promoted(node: &Node, id: u64) -> Result<(), Failure> {
     }
     node.raft().change(Change::Promote(id)).await?;
     Ok(())
-}
-
-fn hex(id: u64) -> String {
-    format!("{id:x}")
 }
 
 fn quorum(voters: usize) -> usize {

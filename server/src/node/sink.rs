@@ -1,5 +1,6 @@
 //! Where the apply thread puts what it has applied.
 
+use mutants::Mutant;
 use state::{Block, LeaseChange, LogId, Reader};
 
 use crate::lessor::Lessor;
@@ -22,10 +23,13 @@ impl Sink {
 }
 
 impl ApplySink for Sink {
-    fn applied(&mut self, blocks: Vec<Block>, lease_changes: Vec<LeaseChange>, _applied: LogId) {
+    fn applied(&mut self, mut blocks: Vec<Block>, lease_changes: Vec<LeaseChange>, _applied: LogId) {
         // First the leases: a client that has its grant may keep it alive at once.
         self.lessor.apply(&lease_changes);
         count(&blocks);
+        for block in &mut blocks {
+            block.events.retain(|_| !mutants::sometimes(Mutant::DropEvent, 300));
+        }
         if !blocks.is_empty() {
             self.hub.publish(blocks);
         }

@@ -1,4 +1,4 @@
-//! Connections to other members.
+//! Connections to other members, and to the cluster that serves discovery.
 //!
 //! A [`Dialer`] knows how: plain or with TLS, over TCP or a Unix socket. What it
 //! makes for gRPC is a channel that connects when it is first used and again
@@ -8,6 +8,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,11 +21,12 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tracing::debug;
 
+use super::timed::{Limits, Timed};
 use crate::config::Config;
 use crate::config::url::Url;
 use crate::tls::{Connector, Protocol};
@@ -35,24 +37,49 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// What a peer may send before it is read.
 const WINDOW: u32 = 8 << 20;
-/// A connection that nothing comes from is pinged this often …
+/// A peer that nothing comes from is pinged this often.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// … and given up when the answer takes longer than this.
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pings that come more often than this a server takes for an attack.
+const CLIENT_PING_INTERVAL_MIN: Duration = Duration::from_secs(10);
 /// The longest body of an answer to [`Dialer::get`].
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Makes connections to peers. The default one knows nothing of TLS.
+/// Makes connections. The default one knows nothing of TLS, and has no limits.
 #[derive(Clone, Default)]
 pub struct Dialer {
     tls: Option<Arc<Connector>>,
+    /// The address that connections come from.
+    local: Option<IpAddr>,
+    limits: Option<Limits>,
+    patience: Patience,
     #[cfg(feature = "simulation")]
     network: Option<Arc<dyn crate::simulation::Network>>,
 }
 
+/// How long the other end may be silent.
+#[derive(Clone, Copy)]
+struct Patience {
+    connect: Duration,
+    ping_interval: Duration,
+    ping_timeout: Duration,
+    /// Whether connections are pinged over which nothing is asked.
+    pings_idle: bool,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            connect: CONNECT_TIMEOUT,
+            ping_interval: PING_INTERVAL,
+            ping_timeout: CONNECT_TIMEOUT,
+            pings_idle: true,
+        }
+    }
+}
+
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("tls", &self.tls.is_some()).finish()
+        f.debug_struct("Dialer").field("tls", &self.tls.is_some()).field("local", &self.local).finish()
     }
 }
 
@@ -68,21 +95,51 @@ pub struct Got {
 }
 
 impl Dialer {
-    /// The dialer that the flags `--peer-*` ask for.
+    /// The dialer that the flags `--peer-*` and `--raft-*-timeout` ask for.
     ///
     /// # Errors
     /// When a certificate or a CA cannot be read.
     pub fn new(config: &Config) -> anyhow::Result<Dialer> {
-        Ok(Dialer { tls: Some(Arc::new(Connector::for_peers(config)?)), ..Dialer::default() })
+        let limits = Limits::new(config);
+        Ok(Dialer {
+            tls: Some(Arc::new(Connector::for_peers(config)?)),
+            local: config.peer_local_address,
+            limits: Some(limits),
+            // The limits end a connection that pings get no answer on; two rules would contradict each other.
+            patience: Patience { ping_timeout: limits.read(), ..Patience::default() },
+            ..Dialer::default()
+        })
     }
 
     /// A dialer that reaches peers through a network that is not real.
     #[cfg(feature = "simulation")]
     pub fn over(network: Arc<dyn crate::simulation::Network>) -> Dialer {
-        Dialer { network: Some(network), ..Dialer::default() }
+        let limits = Limits::usual();
+        Dialer {
+            limits: Some(limits),
+            patience: Patience { ping_timeout: limits.read(), ..Patience::default() },
+            network: Some(network),
+            ..Dialer::default()
+        }
     }
 
-    /// A channel to a peer's URL.
+    /// The dialer that the flags `--discovery-*` ask for.
+    pub fn for_discovery(config: &Config, tls: Option<Connector>) -> Dialer {
+        let flags = &config.flags;
+        let connect = flags.discovery_dial_timeout.get();
+        Dialer {
+            tls: tls.map(Arc::new),
+            patience: Patience {
+                connect: if connect.is_zero() { CONNECT_TIMEOUT } else { connect },
+                ping_interval: flags.discovery_keepalive_time.get().max(CLIENT_PING_INTERVAL_MIN),
+                ping_timeout: flags.discovery_keepalive_timeout.get(),
+                pings_idle: false,
+            },
+            ..Dialer::default()
+        }
+    }
+
+    /// A channel to a URL.
     ///
     /// # Errors
     /// When the URL is not one.
@@ -91,12 +148,12 @@ impl Dialer {
         // What is dialed is the connector's matter; this is what HTTP calls the other end.
         let authority = if url.is_unix() { "localhost" } else { url.address() };
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))
-            .with_context(|| format!("peer URL {url}"))?
+            .with_context(|| format!("URL {url}"))?
             .initial_connection_window_size(WINDOW)
             .initial_stream_window_size(WINDOW)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true);
+            .http2_keep_alive_interval(self.patience.ping_interval)
+            .keep_alive_timeout(self.patience.ping_timeout)
+            .keep_alive_while_idle(self.patience.pings_idle);
         let dialer = self.clone();
         let dial = Dial { dialer, url, last: Arc::default() };
         Ok(endpoint.connect_with_connector_lazy(dial))
@@ -108,7 +165,7 @@ impl Dialer {
     /// When no answer came, or it is too long.
     pub async fn get(&self, url: &str, path: &str) -> anyhow::Result<Got> {
         let url = Url::parse(url).map_err(anyhow::Error::msg)?;
-        let stream = timeout(CONNECT_TIMEOUT, self.connect(&url, Protocol::Http1))
+        let stream = timeout(self.patience.connect, self.connect(&url, Protocol::Http1))
             .await
             .map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))
             .flatten()
@@ -142,24 +199,46 @@ impl Dialer {
     }
 
     async fn connect(&self, url: &Url, protocol: Protocol) -> io::Result<Stream> {
-        #[cfg(feature = "simulation")]
-        if let Some(network) = &self.network {
-            return Ok(Stream(network.connect(url.address().to_owned()).await?));
-        }
-        let plain: Box<dyn Wire> = match url.is_unix() {
-            true => Box::new(UnixStream::connect(url.address()).await?),
-            false => {
-                let port = url.port().parse().map_err(|_| io::Error::other("the port is not a number"))?;
-                let stream = TcpStream::connect((url.host(), port)).await?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
-            }
+        let plain = self.open(url).await?;
+        let plain: Box<dyn Wire> = match self.limits {
+            Some(limits) => Box::new(Timed::new(plain, limits)),
+            None => plain,
         };
         if !url.is_tls() {
             return Ok(Stream(plain));
         }
         let tls = self.tls.as_ref().ok_or_else(|| io::Error::other("TLS is not set up"))?;
         Ok(Stream(Box::new(tls.connect(plain, url.host(), protocol).await?)))
+    }
+}
+
+impl Dialer {
+    async fn open(&self, url: &Url) -> io::Result<Box<dyn Wire>> {
+        #[cfg(feature = "simulation")]
+        if let Some(network) = &self.network {
+            return network.connect(url.address().to_owned()).await;
+        }
+        if url.is_unix() {
+            return Ok(Box::new(UnixStream::connect(url.address()).await?));
+        }
+        let stream = self.connect_tcp(url).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn connect_tcp(&self, url: &Url) -> io::Result<TcpStream> {
+        let port: u16 = url.port().parse().map_err(|_| io::Error::other("the port is not a number"))?;
+        let Some(local) = self.local else { return TcpStream::connect((url.host(), port)).await };
+        let mut failed = io::Error::other(format!("{} has no address that {local} can reach", url.host()));
+        for remote in lookup_host((url.host(), port)).await?.filter(|to| to.is_ipv4() == local.is_ipv4()) {
+            let socket = if local.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.bind((local, 0).into())?;
+            match socket.connect(remote).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 }
 
@@ -231,7 +310,8 @@ impl Dial {
         if let Some(reason) = refused {
             return Err(io::Error::other(reason));
         }
-        let connected = timeout(CONNECT_TIMEOUT, self.dialer.connect(&self.url, Protocol::Http2)).await;
+        let connect = self.dialer.connect(&self.url, Protocol::Http2);
+        let connected = timeout(self.dialer.patience.connect, connect).await;
         let connected = connected.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
         *self.last.lock() = match &connected {
             Ok(_) => None,
@@ -254,5 +334,28 @@ impl tower_service::Service<Uri> for Dial {
 
     fn call(&mut self, _uri: Uri) -> Self::Future {
         Box::pin(self.clone().dial())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Peers that check where a connection comes from must see the address that the member advertises.
+    #[tokio::test]
+    async fn connections_come_from_the_local_address() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let url = Url::parse(&url).unwrap();
+        for local in [None, Some("127.0.0.9".parse().unwrap())] {
+            let dialer = Dialer { local, ..Dialer::default() };
+            let (connected, accepted) = tokio::join!(dialer.connect_tcp(&url), listener.accept());
+            connected.unwrap();
+            let seen: IpAddr = accepted.unwrap().1.ip();
+            assert_eq!(seen, local.unwrap_or_else(|| "127.0.0.1".parse().unwrap()));
+        }
+        let dialer = Dialer { local: Some("::1".parse().unwrap()), ..Dialer::default() };
+        let refused = dialer.connect_tcp(&Url::parse("http://127.0.0.1:1").unwrap()).await.unwrap_err();
+        assert_eq!(refused.to_string(), "127.0.0.1 has no address that ::1 can reach");
     }
 }

@@ -35,6 +35,7 @@ use tower_service::Service;
 use tracing::{debug, error, info, warn};
 
 use super::http::PeerHttp;
+use super::timed::{Limits, Timed};
 use crate::config::url::Url;
 use crate::listen::Listener;
 use crate::node::stopped;
@@ -46,10 +47,8 @@ const WINDOW: u32 = 8 << 20;
 const FRAME: u32 = 256 << 10;
 /// Calls given up by a peer that may wait to be seen.
 const RESETS: usize = 4096;
-/// Idle connections are pinged this often …
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// … and closed when no answer comes within this time.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that nothing comes over are pinged this often.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// A plain HTTP request's head must have come within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// The pause after an accept that failed, for want of file descriptors say.
@@ -146,6 +145,7 @@ pub fn serve<G: Grpc>(
     grpc: G,
     http: PeerHttp,
     home: &Home,
+    limits: Limits,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime =
@@ -162,6 +162,7 @@ pub fn serve<G: Grpc>(
                     grpc: grpc.clone(),
                     http: http.clone(),
                     home: home.clone(),
+                    limits,
                     stop: stop.clone(),
                 };
                 ports.spawn(accept(listener, port));
@@ -187,6 +188,7 @@ struct Port<G> {
     grpc: G,
     http: PeerHttp,
     home: watch::Receiver<Option<Handle>>,
+    limits: Limits,
     stop: watch::Receiver<bool>,
 }
 
@@ -281,6 +283,7 @@ impl<G: Grpc> Port<G> {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let stream = Timed::new(stream, self.limits);
         match self.tls.clone() {
             None => self.speak(stream).await,
             Some(acceptor) => match acceptor.accept(stream, remote).await {
@@ -311,7 +314,7 @@ impl<G: Grpc> Port<G> {
             // A member that hung finds all that others have given up meanwhile; that is no attack.
             .max_pending_accept_reset_streams(RESETS)
             .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
+            .keep_alive_timeout(self.limits.read());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let (grpc, http) = (self.grpc.clone(), self.http.clone());
         let answering = service_fn(move |request| answer(request, grpc.clone(), http.clone()));
@@ -346,7 +349,8 @@ pub async fn serve_connection<G: Grpc>(
 ) {
     let (_stops, stop) = watch::channel(false);
     let home = watch::Sender::new(None).subscribe();
-    let port = Port { tls: None, grpc, http: PeerHttp::default(), home, stop };
+    let http = PeerHttp::default();
+    let port = Port { tls: None, grpc, http, home, stop, limits: Limits::usual() };
     port.take(stream, None).await;
 }
 

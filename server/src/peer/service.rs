@@ -81,6 +81,7 @@ impl PeerService {
         }
         network.snapshot_receive_success.with_label_values(&labels).inc();
         network.snapshot_receive_seconds.with_label_values(&labels).observe(took.as_secs_f64());
+        METRICS.storage.snap_db_save_seconds.observe(took.as_secs_f64());
         info!(
             remote_peer_id = from,
             took_ms = took.as_millis() as u64,
@@ -104,6 +105,8 @@ impl Peer for PeerService {
 
     async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Answer<Self::AppendStream> {
         let (from, requests) = self.admit(request)?;
+        let failures = METRICS.network.peer_received_failures.with_label_values(&[&format!("{from:x}")]);
+        let requests = requests.inspect(move |request| failures.inc_by(u64::from(request.is_err())));
         Ok(Response::new(Box::pin(self.node.raft().on_append(from, requests))))
     }
 

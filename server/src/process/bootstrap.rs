@@ -331,6 +331,7 @@ mod tests {
     use crate::listen::Listener;
     use crate::peer::http::{Cluster, PeerHttp};
     use crate::peer::listen::{Home, Late, serve};
+    use crate::peer::timed::Limits;
 
     fn config(line: &str) -> Config {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -434,7 +435,8 @@ mod tests {
         http.is(Running(members(&url)));
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let sockets = vec![(Listener::Tcp(socket), Url::parse(&url).unwrap())];
-        serve(sockets, None, Late::default(), http, &Home::default(), stopping).unwrap();
+        serve(sockets, None, Late::default(), http, &Home::default(), Limits::new(&config("")), stopping)
+            .unwrap();
         (url, stop)
     }
 

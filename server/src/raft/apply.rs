@@ -7,19 +7,23 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use openraft::storage::ApplyResponder;
 use raftlog::Log;
 use state::{Fault, LogId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::apply_timing::Timing;
 use super::codec;
 use super::machine::Machine;
 use super::peers::Peers;
 use super::status::Shared;
 use super::types::TypeConfig;
 use super::{ApplySink, fatal};
+use crate::metrics::METRICS;
 use crate::threads::{self, Running};
 
 /// Entries of one group: bounds the memory of a batch, not its speed.
@@ -77,12 +81,13 @@ impl Applier {
         status: Arc<Shared>,
         peers: Peers,
         log: &Log,
+        timing: Timing,
     ) -> anyhow::Result<(Self, Thread)> {
         replay(&mut machine, &mut sink, log)?;
         status.set_committed(machine.applied().index);
         status.set_applied(machine.applied().index);
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
-        let mut worker = Worker { machine, sink, status, peers, inbox };
+        let mut worker = Worker { machine, sink, status, peers, inbox, timing };
         let running = threads::start("apply", async move {
             let _guard = AbortOnPanic;
             worker.tell_members();
@@ -187,6 +192,11 @@ fn replay(machine: &mut impl Machine, sink: &mut impl ApplySink, log: &Log) -> a
         let applied = machine.apply(batch)?;
         sink.applied(applied.blocks, applied.lease_changes, machine.applied());
     }
+    if mutants::on(Mutant::ApplyTwice) {
+        let again = log.read(begin.max(end.saturating_sub(10))..end, REPLAY_BYTES)?;
+        let again = again.into_iter().map(|entry| Ok(codec::state_entry(codec::decode_entry(entry)?)));
+        machine.apply(again.collect::<io::Result<_>>()?)?;
+    }
     Ok(())
 }
 
@@ -196,6 +206,7 @@ struct Worker<M, S> {
     status: Arc<Shared>,
     peers: Peers,
     inbox: mpsc::Receiver<Job>,
+    timing: Timing,
 }
 
 impl<M: Machine, S: ApplySink> Worker<M, S> {
@@ -213,6 +224,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                         }
                     }
                     Job::Install { files, done } => {
+                        METRICS.server.snapshot_apply_in_progress.set(1);
                         if let Err(fault) = self.machine.install(&files) {
                             fatal(&fault);
                         }
@@ -223,6 +235,7 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
                         self.status.set_committed(position.applied.index);
                         self.status.set_applied(position.applied.index);
                         self.tell_members();
+                        METRICS.server.snapshot_apply_in_progress.set(0);
                         answer(done, position);
                     }
                 }
@@ -252,10 +265,12 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
         let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();
         let membership =
             entries.iter().any(|entry| matches!(entry.body, state::EntryBody::Membership { .. }));
+        let began = Instant::now();
         let applied = match self.machine.apply(entries) {
             Ok(applied) => applied,
             Err(fault) => fatal(&fault),
         };
+        self.timing.took(&applied.replies, began.elapsed());
         let last = self.machine.applied();
         self.status.fingerprints.applied(&applied.fingerprints);
         self.sink.applied(applied.blocks, applied.lease_changes, last);
@@ -307,6 +322,10 @@ impl<M: Machine, S: ApplySink> Worker<M, S> {
             return Ok(());
         }
         let flush = self.machine.flusher();
+        let flush = move || {
+            let _seconds = METRICS.storage.snap_save_seconds.start_timer();
+            flush()
+        };
         let flushed = threads::aside("state-flush", move || match flush() {
             // More may have been applied meanwhile; the membership is known only as of before.
             Ok(persisted) => {

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
+use mutants::Mutant;
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -20,14 +21,15 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{Code, Status, Streaming};
 
 use super::peers::{Link, Peers, Way};
+use super::pulse::Pulse;
 use super::send_state::SendState;
 use super::state_machine::StateFiles;
 use super::status::Shared;
-use super::types::{Node, Term, TypeConfig, Vote};
+use super::types::{Node, Term, TypeConfig, Vote, new_log_id};
 use super::wire;
 use crate::metrics::METRICS;
 
@@ -55,7 +57,15 @@ impl Network {
     fn peer(&self, id: u64, node: &Node, beats: bool) -> Peer {
         self.peers.set(id, &node.peer_urls);
         let (send_state, status) = (Arc::clone(&self.send_state), Arc::clone(&self.status));
-        Peer { id, peers: self.peers.clone(), send_state, status, beats, heartbeats: None }
+        Peer {
+            id,
+            peers: self.peers.clone(),
+            send_state,
+            status,
+            beats,
+            pulse: Pulse::default(),
+            heartbeats: None,
+        }
     }
 }
 
@@ -79,6 +89,7 @@ pub(crate) struct Peer {
     status: Arc<Shared>,
     /// Its appends are single heartbeats, which go over the control connection.
     beats: bool,
+    pulse: Pulse,
     heartbeats: Option<Heartbeats>,
 }
 
@@ -97,6 +108,7 @@ impl Peer {
         let link = self.peers.link(self.id)?;
         let mut client = self.peers.client(&link, Way::Append)?;
         let window = Arc::new(Semaphore::new(APPENDS_IN_FLIGHT));
+        let (believed, believes) = mpsc::unbounded_channel();
         let term = Arc::new(AtomicU64::new(0));
         let (leads, sent) =
             (Arc::clone(&term), METRICS.network.peer_sent_bytes.with_label_values(&[&link.name()]));
@@ -104,10 +116,23 @@ impl Peer {
             leads.store(request.vote.leader_id().term, Ordering::Relaxed);
             let request = wire::append_request(request);
             sent.inc_by(request.encoded_len() as u64);
+            if mutants::on(Mutant::AnswerBeforeCommit) {
+                let last = request.entries.last().map(|entry| (entry.term, entry.index));
+                let last = last.or(request.previous.map(|previous| (previous.term, previous.index)));
+                believed.send(Ok(Ok(last.map(|(term, index)| new_log_id(term, index))))).ok();
+            }
             request
         });
-        let answers = client.append(link.request(requests)).await?.into_inner();
+        let mut answers = client.append(link.request(requests)).await?.into_inner();
         link.succeeded();
+        if mutants::on(Mutant::AnswerBeforeCommit) {
+            tokio::spawn(async move {
+                while let Ok(Some(_)) = answers.message().await {
+                    window.add_permits(1);
+                }
+            });
+            return Ok(Box::pin(UnboundedReceiverStream::new(believes)));
+        }
         Ok(Box::pin(answers.map(move |answer| {
             window.add_permits(1);
             let term = term.load(Ordering::Relaxed);
@@ -205,13 +230,14 @@ impl NetStreamAppend<TypeConfig> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
             if self.beats {
+                self.pulse.beat(Instant::now(), option.hard_ttl(), self.id);
                 return match self.heartbeat(input).await {
                     Ok(answer) => Ok(Box::pin(futures::stream::iter(answer.map(Ok))) as BoxStream<'s, _>),
                     Err(status) => Err(self.error(Way::Control, status)),

@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use proto::peer as pb;
 use tonic::Status;
 
+use crate::metrics::METRICS;
+
 const PART: &str = "part";
 
 /// What is received, one transfer at a time.
@@ -151,7 +153,9 @@ impl Receiving {
         open.write_all(data)?;
         self.offset += data.len() as u64;
         if self.offset == file.size {
+            let syncing = METRICS.storage.snap_db_fsync_seconds.start_timer();
             open.sync_all()?;
+            syncing.observe_duration();
             self.open = None;
             fs::rename(part, path)?;
             self.files += 1;

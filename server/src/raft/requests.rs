@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mutants::Mutant;
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResponse;
@@ -168,11 +169,15 @@ impl Requests {
 
     pub fn read_index(&self) -> impl Future<Output = Read> + Send + use<> {
         let (answer, receiver) = oneshot::channel();
+        if mutants::on(Mutant::ReadWithoutIndex) {
+            return futures::future::Either::Left(std::future::ready(Ok(0)));
+        }
         let queued = self.reads.push(ReadRequest { answer: Answer::Here(answer), taken: false }, usize::MAX);
-        async move {
+        let index = async move {
             queued.map_err(|(error, _)| error)?;
             receiver.await.unwrap_or(Err(Unavailable::Stopped))
-        }
+        };
+        futures::future::Either::Right(index)
     }
 
     /// As [`Requests::read_index`] for another member, so that nobody else is asked.

@@ -1,6 +1,7 @@
 //! Bringing the parts up and down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use raftlog::{Log, Observer, RealDisk};
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
+use super::apply_timing::Timing;
 use super::codec;
 use super::log_store::LogStore;
 use super::machine::Machine;
@@ -67,7 +69,14 @@ pub(crate) fn start(
         for (id, urls) in &config.known_peers {
             peers.set(*id, urls);
         }
-        let (applier, thread) = match Applier::start(machine, sink, status.clone(), peers.clone(), &log) {
+        let (applier, thread) = match Applier::start(
+            machine,
+            sink,
+            status.clone(),
+            peers.clone(),
+            &log,
+            Timing::new(config.slow_apply),
+        ) {
             Ok(started) => started,
             Err(error) => return report(&ready, Err(error)),
         };
@@ -121,7 +130,8 @@ pub(crate) async fn start_simulated(
     for (id, urls) in &config.known_peers {
         peers.set(*id, urls);
     }
-    let (applier, thread) = Applier::start(machine, sink, status.clone(), peers.clone(), &log)?;
+    let timing = Timing::new(config.slow_apply);
+    let (applier, thread) = Applier::start(machine, sink, status.clone(), peers.clone(), &log, timing)?;
     let (stop, stopped) = oneshot::channel();
     let member = Member {
         config,
@@ -255,11 +265,20 @@ impl Member {
                 Err(error) => return Err(error.into()),
             }
         }
-        if raft.voter_ids().eq([config.member_id]) {
+        if self.is_alone(&raft).await {
             // Nobody else can lead: no reason to wait for a timeout.
             raft.trigger().elect(false).await?;
         }
         Ok(raft)
+    }
+
+    /// Whether this member is the only voter. The core is asked: what it publishes lags behind.
+    async fn is_alone(&self, raft: &Inner) -> bool {
+        let id = self.config.member_id;
+        let alone =
+            raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id])).await;
+        // A core that has ended is found elsewhere.
+        alone.unwrap_or(false)
     }
 
     /// Runs until told to stop, or until every handle is gone; gives back whom to tell when all is down.
@@ -277,9 +296,16 @@ impl Member {
         let proposer = tokio::spawn(requests::propose_all(self.requests.clone(), way.clone()));
         let reader = tokio::spawn(requests::read_all(self.requests.clone(), way));
         tokio::spawn(self.peers.clone().probe_all());
+        let first_election = async {
+            if !self.is_alone(&raft).await {
+                self.first_election(&raft).await;
+            }
+            std::future::pending::<Infallible>().await
+        };
         let done = tokio::select! {
             done = stopped => done.ok(),
             fault = self.look_after(&raft) => fatal(&fault),
+            never = first_election => match never {},
         };
         self.requests.close();
         for task in [proposer, reader] {
@@ -313,6 +339,8 @@ fn settings(config: &RaftConfig) -> anyhow::Result<Config> {
         replication_lag_threshold: config.snapshot_count.saturating_add(config.catchup_entries).max(KEPT_MIN),
         install_snapshot_timeout: 60_000,
         enable_pre_vote: Some(config.pre_vote),
+        // Without, `first_election` turns it on when the time has come.
+        enable_elect: config.advance_first_election,
         // A leader that restarts must be elected: its state may lack what it had acknowledged.
         enable_leader_restore: Some(false),
         ..Config::default()

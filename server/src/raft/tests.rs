@@ -16,6 +16,7 @@ use state::{Applied, Checkpoint, Entry, EntryBody, Fault, Response};
 use tempfile::TempDir;
 
 use super::apply::Applier;
+use super::apply_timing::Timing;
 use super::log_store::LogStore;
 use super::machine::Checkpointer;
 use super::send_state::SendState;
@@ -218,8 +219,9 @@ impl StoreBuilder<TypeConfig, LogStore, Suited, TempDir> for Builder {
         let peers = Peers::new(9, 7, Dialer::default());
         let memory = Memory::default();
         let send_state = SendState::new(memory.checkpointer(), dir.path().join("send")).expect("a folder");
+        let timing = Timing::new(Duration::ZERO);
         let (applier, _thread) =
-            Applier::start(memory, Quiet, status.clone(), peers, &log).expect("an apply thread");
+            Applier::start(memory, Quiet, status.clone(), peers, &log, timing).expect("an apply thread");
         let machine = StateMachine::new(7, applier, 0, Arc::new(send_state));
         let received = dir.path().join("received");
         Ok((dir, LogStore::new(log, status), Suited { machine, received }))
@@ -261,6 +263,7 @@ fn config(dir: &Path) -> RaftConfig {
         initial_members: vec![member],
         force_new_cluster: false,
         pre_vote: true,
+        advance_first_election: true,
         dialer: Dialer::default(),
         known_peers: Vec::new(),
         receive_dir: dir.join("receive"),
@@ -268,6 +271,7 @@ fn config(dir: &Path) -> RaftConfig {
         election_ms: 1000,
         wal_dir: dir.join("wal"),
         fsync: true,
+        slow_apply: Duration::ZERO,
         snapshot_count: 100,
         catchup_entries: 100,
     }

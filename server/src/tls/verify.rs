@@ -322,26 +322,19 @@ pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::R
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(io::Error::other)?;
     let Ok(Some(names)) = parsed.subject_alternative_name() else { return Ok(()) };
     let remote = remote.to_canonical();
-    let mut hosts = Vec::new();
-    let mut named = false;
+    let (mut hosts, mut addresses) = (Vec::new(), Vec::new());
     for name in &names.value.general_names {
         match name {
-            GeneralName::IPAddress(bytes) => {
-                named = true;
-                let address = match bytes.len() {
-                    4 => <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from),
-                    _ => <[u8; 16]>::try_from(*bytes).ok().map(|octets| IpAddr::from(octets).to_canonical()),
-                };
-                if address == Some(remote) {
-                    return Ok(());
-                }
-            }
-            GeneralName::DNSName(host) => {
-                named = true;
-                hosts.push((*host).to_owned());
-            }
+            GeneralName::IPAddress(bytes) => addresses.extend(match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|octets| IpAddr::from(octets).to_canonical()),
+            }),
+            GeneralName::DNSName(host) => hosts.push((*host).to_owned()),
             _ => {}
         }
+    }
+    if addresses.contains(&remote) {
+        return Ok(());
     }
     for host in hosts.iter().filter(|host| !host.starts_with('*')) {
         if let Ok(mut addresses) = tokio::net::lookup_host((host.as_str(), 0)).await
@@ -357,13 +350,18 @@ pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::R
     {
         return Ok(());
     }
-    if named {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("tls: {remote:?} does not match any of the names in the client's certificate"),
-        ));
-    }
-    Ok(())
+    let reason = match (hosts.is_empty(), addresses.is_empty()) {
+        (true, true) => return Ok(()),
+        (true, false) => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            format!("x509: certificate is valid for {}, not {remote}", addresses.join(", "))
+        }
+        (false, _) => {
+            let hosts: Vec<String> = hosts.iter().map(|host| format!("{host:?}")).collect();
+            format!("tls: \"{remote}\" does not match any of DNSNames [{}]", hosts.join(" "))
+        }
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 #[cfg(test)]
@@ -377,5 +375,20 @@ mod tests {
         assert!(!covers("*.etcd.default.svc", "etcd.default.svc"));
         assert!(!covers("*", "anything"));
         assert!(!covers("a.example.com", "b.a.example.com"));
+    }
+
+    #[tokio::test]
+    async fn who_calls_from_another_address_than_its_certificate_names_is_refused() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned(), "10.1.2.3".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        for (remote, says) in [
+            ("10.1.2.3", None),
+            ("::ffff:10.1.2.3", None),
+            ("10.1.2.4", Some("x509: certificate is valid for 127.0.0.1, 10.1.2.3, not 10.1.2.4")),
+        ] {
+            let refused = matches_address(certificate.der(), remote.parse().unwrap()).await.err();
+            assert_eq!(refused.map(|error| error.to_string()).as_deref(), says, "{remote}");
+        }
     }
 }

@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use mutants::Mutant;
 use parking_lot::Mutex;
 
 use super::lane::Lane;
+use super::slice::first_event;
 use crate::metrics::METRICS;
 
 /// One response, or several when it has to be sent in fragments; the sender adds the header.
@@ -189,6 +191,7 @@ impl Queue {
         self.total.bytes.fetch_add(item.bytes(), Ordering::Relaxed);
         METRICS.storage.pending_events.add(item.events());
         inner.items.push_back(item);
+        mutate(&mut inner.items);
     }
 
     fn take_waker(&self) -> Option<Waker> {
@@ -201,6 +204,34 @@ impl Drop for Queue {
         let inner = self.inner.get_mut();
         METRICS.storage.pending_events.sub(inner.items.iter().map(Item::events).sum());
         self.total.bytes.fetch_sub(inner.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What mutants make of the item just queued.
+fn mutate(items: &mut VecDeque<Item>) {
+    let last = items.len() - 1;
+    if mutants::on(Mutant::EventOrder)
+        && let [.., Item::Events { id: a, .. }, Item::Events { id: b, .. }] = items.make_contiguous()
+        && a == b
+    {
+        items.swap(last - 1, last);
+    }
+    match &mut items[last] {
+        Item::Progress { revision, .. } if mutants::on(Mutant::EarlyProgress) => *revision += 3,
+        Item::Events { id, revision, fragment, count, events }
+            if *count > 1 && mutants::on(Mutant::TornRevision) =>
+        {
+            let (first, rest) = first_event(events);
+            let (id, revision, fragment) = (*id, *revision, *fragment);
+            *events = first;
+            let left = std::mem::replace(count, 1) - 1;
+            items.push_back(Item::Events { id, revision, fragment, count: left, events: rest });
+        }
+        Item::Events { .. } if mutants::sometimes(Mutant::RepeatEvent, 50) => {
+            let again = items[last].clone();
+            items.push_back(again);
+        }
+        _ => {}
     }
 }
 

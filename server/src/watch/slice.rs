@@ -6,6 +6,7 @@
 //! first watcher wants it.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use mutants::Mutant;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use state::{Block, Fault, Revision};
 
@@ -112,6 +113,9 @@ impl Slice {
         if change.full.is_none() {
             let previous = match change.previous {
                 Previous::None => None,
+                Previous::At(revision) if mutants::on(Mutant::StalePrevious) => {
+                    view.previous(&change.key, revision.main)?
+                }
                 Previous::At(revision) => view.row(revision)?,
                 // As etcd: what was compacted is not shown, even if it happens to be there still.
                 Previous::Search if change.revision <= view.compacted() => None,

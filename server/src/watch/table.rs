@@ -24,6 +24,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mutants::Mutant;
 use state::{Fault, KeyRange};
 
 use crate::metrics::METRICS;
@@ -148,7 +149,10 @@ impl Table {
         let id = if create.watch_id != 0 { create.watch_id } else { open.free_id() };
         open.queue.push(Item::Created { id, revision: now });
 
-        let start = create.start_revision;
+        let start = match create.start_revision {
+            start if mutants::on(Mutant::EagerWatch) => start.min(now + 1),
+            start => start,
+        };
         let synced = start == 0 || start > now;
         let watcher = Watcher {
             stream,

@@ -14,6 +14,7 @@
 //!  3. Nothing here depends on how entries are grouped into calls or batches.
 
 use bytes::Bytes;
+use mutants::Mutant;
 use prost::Message;
 use proto::command::{Command, command::Op};
 use proto::etcdserverpb as pb;
@@ -45,9 +46,9 @@ pub struct State {
     alarms: alarm::Table,
     members: members::Table,
     /// The last entry applied; the last one committed may lag behind within a call.
-    applied: LogId,
+    pub(crate) applied: LogId,
     /// The hash of everything up to that entry.
-    fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// What a call of [`State::apply`] did.
@@ -102,7 +103,7 @@ impl State {
         let mut done = Applied { replies: Vec::with_capacity(entries.len()), ..Applied::default() };
         let (mut staged, mut bytes) = (0, 0);
         for Entry { log_id, body } in entries {
-            if log_id.index <= self.applied.index {
+            if log_id.index <= self.applied.index && !mutants::on(Mutant::ApplyTwice) {
                 done.replies.push(Reply { revision: self.mvcc.revision(), result: Ok(Response::Done) });
                 continue;
             }
@@ -233,6 +234,9 @@ impl State {
         // Keys that commands before this one attached or detached may still be staged.
         self.mvcc.commit(self.applied, self.fingerprint)?;
         for key in lease::attached(&self.storage, id)? {
+            if mutants::on(Mutant::LeaseLeavesKeys) {
+                break;
+            }
             txn::delete(&mut self.mvcc, key)?;
         }
         self.leases.remove(self.mvcc.batch(), id);

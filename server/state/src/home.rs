@@ -45,6 +45,8 @@ impl Home {
         };
         let Some(name) = named else {
             let storage = Storage::open(&self.options.dir, true, &self.memory)?;
+            // The log forgets what is in the state, so the state's directory must outlive a power cut.
+            sync(self.parent())?;
             self.clean(None)?;
             return Ok(storage);
         };

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use prost::Message;
 use proto::etcdserverpb::{
     self as pb,
@@ -132,6 +133,9 @@ pub(crate) fn delete_range(
             }
         }
     }
+    if mutants::on(Mutant::WrongDeleted) && mvcc.revision() % 8 == 0 {
+        response.deleted += 1;
+    }
     Ok(response)
 }
 
@@ -159,8 +163,9 @@ pub(crate) fn txn(
 /// Which branch each transaction takes: first the outermost, then those nested in the branch taken, in order.
 fn choose(mvcc: &mut Mvcc, request: &pb::TxnRequest, path: &mut Vec<bool>) -> Result<(), Fault> {
     let mut succeeded = true;
+    let ignores = mutants::on(Mutant::IgnoreCompare) && mvcc.revision() % 16 == 0;
     for compare in &request.compare {
-        if !compare_staged(mvcc, compare)? {
+        if !ignores && !compare_staged(mvcc, compare)? {
             succeeded = false;
             break;
         }

@@ -37,6 +37,45 @@ async fn the_leader_moves_where_it_is_told_to() -> Result<()> {
     cluster.finish().await
 }
 
+/// Starts all members and gives how long it took until they had a leader.
+async fn until_led(cluster: &mut Cluster) -> Result<Duration> {
+    let began = Instant::now();
+    for at in 0..cluster.len() {
+        cluster[at].spawn()?;
+    }
+    cluster.ready().await?;
+    Ok(began.elapsed())
+}
+
+/// Far away members are started without the advance, so that they do not lead before others had their time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_election_is_early_unless_it_is_not_to_be() -> Result<()> {
+    const ELECTION: Duration = Duration::from_secs(8);
+    for advance in [true, false] {
+        let mut patient = shape(3).arg(format!("--initial-election-tick-advance={advance}"));
+        (patient.heartbeat_ms, patient.election_ms) = (100, ELECTION.as_millis() as u64);
+        let mut cluster = Cluster::prepare(patient).await?;
+        let took = until_led(&mut cluster).await?;
+        ensure!((took < ELECTION) == advance, "with {advance}, the first leader is there after {took:?}");
+        if advance {
+            // Once more, of members that have a log.
+            for at in 0..3 {
+                cluster[at].kill().await?;
+            }
+            let took = until_led(&mut cluster).await?;
+            ensure!(took < ELECTION, "after a restart, a leader is there after {took:?}");
+        }
+        cluster.finish().await?;
+    }
+    // A member that is alone waits for nobody.
+    let mut alone = shape(1).arg("--initial-election-tick-advance=false");
+    (alone.heartbeat_ms, alone.election_ms) = (100, 20_000);
+    let mut alone = Cluster::prepare(alone).await?;
+    let took = until_led(&mut alone).await?;
+    ensure!(took < Duration::from_secs(15), "it has itself for a leader after {took:?}");
+    alone.finish().await
+}
+
 /// With elections that take 4 s and more, a pause below 3 s can only be a leader that handed over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_told_to_stop_hands_over() -> Result<()> {

@@ -3,12 +3,14 @@
 mod basics;
 mod catch_up;
 mod disaster;
+mod discovery;
 mod disk_hang;
 mod divergence;
 mod failover;
 mod leadership;
 mod load;
 mod membership;
+mod metrics;
 mod partition;
 mod peers;
 mod watcher;

@@ -70,7 +70,9 @@ fn served(scheme: &str, flags: &str) -> Served {
     let (grpc, http) = (Late::default(), PeerHttp::default());
     let (stop, stopping) = watch::channel(false);
     let sockets = vec![(Listener::Tcp(socket), Url::parse(&url).unwrap())];
-    let thread = serve(sockets, tls, grpc.clone(), http.clone(), &Home::default(), stopping).unwrap();
+    let thread =
+        serve(sockets, tls, grpc.clone(), http.clone(), &Home::default(), Limits::new(&config), stopping)
+            .unwrap();
     Served { url, grpc, http, stop, thread }
 }
 
@@ -126,7 +128,9 @@ async fn a_channel_connects_again() {
     grpc.is(There);
     let (_stop, stopping) = watch::channel(false);
     let sockets = vec![(Listener::Tcp(socket), Url::parse(&url).unwrap())];
-    let _thread = serve(sockets, None, grpc, PeerHttp::default(), &Home::default(), stopping).unwrap();
+    let _thread =
+        serve(sockets, None, grpc, PeerHttp::default(), &Home::default(), Limits::new(&config("")), stopping)
+            .unwrap();
     loop {
         match client.probe(ProbeRequest {}).await.unwrap_err().code() {
             Code::Unimplemented => break,
@@ -238,8 +242,15 @@ async fn sockets_of_the_file_system_will_do() {
     let grpc = Late::default();
     grpc.is(There);
     let (_stop, stopping) = watch::channel(false);
-    let _thread =
-        serve(vec![(listener, url.clone())], None, grpc, PeerHttp::default(), &Home::default(), stopping)
-            .unwrap();
+    let _thread = serve(
+        vec![(listener, url.clone())],
+        None,
+        grpc,
+        PeerHttp::default(),
+        &Home::default(),
+        Limits::new(&config("")),
+        stopping,
+    )
+    .unwrap();
     assert_eq!(probe(&Dialer::default(), url.as_str()).await.code(), Code::Unimplemented);
 }

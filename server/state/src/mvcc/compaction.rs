@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mutants::Mutant;
 use parking_lot::{Condvar, Mutex};
 
 use super::entry::{Entry, Mark};
@@ -242,6 +243,20 @@ impl Worker {
         let kept = newest + usize::from(keeps);
         if kept == marks.len() {
             return Ok(None);
+        }
+        if mutants::on(Mutant::CompactionLosesDelete)
+            && kept == 0
+            && let [delete, put] = marks[..]
+            && !put.tombstone
+            && let Some(row) = self.shared.storage.get(Column::Rev, put.revision.to_key(false).as_ref())?
+        {
+            let pair = decode_row(row)?;
+            batch.delete(Column::Rev, delete.revision.to_key(true).as_ref());
+            let (created, version, lease) = (pair.create_revision, pair.version, pair.lease);
+            let value_len = pair.value.len() as u32;
+            let back =
+                Entry { modified: put.revision, created, version, lease, value_len, ..Entry::default() };
+            return Ok(Some((Some(back), 0)));
         }
         let mut freed = 0;
         for mark in &marks[kept..] {

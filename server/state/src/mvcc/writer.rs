@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicI64;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use mutants::Mutant;
 use parking_lot::{ArcMutexGuard, Condvar, Mutex, RawMutex};
 use prost::Message;
 use proto::mvccpb::KeyValue;
@@ -123,7 +124,10 @@ pub struct Mvcc {
 impl Mvcc {
     /// Opens the key space in a database.
     pub(crate) fn open(storage: &Storage, options: &Options) -> Result<(Self, Views), Fault> {
-        let StateRow { revision, compacted, applied, in_use, fingerprint } = StateRow::read(storage)?;
+        let StateRow { mut revision, compacted, applied, in_use, fingerprint } = StateRow::read(storage)?;
+        if mutants::on(Mutant::RevisionBack) && compacted > 0 {
+            revision -= 1;
+        }
         let finished = storage.get(Column::Meta, FINISHED_ROW)?;
         let finished = finished
             .and_then(|row| row[..].try_into().ok().map(i64::from_be_bytes))

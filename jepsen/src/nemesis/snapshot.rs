@@ -1,0 +1,118 @@
+//! A member that comes back after the log it would need is gone, so that it is
+//! sent a whole state.
+//!
+//! Leases that nobody sees fill the log, so that this works whatever clients do.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, LeaseRevokeRequest};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tests::{Client, eventually};
+use tokio::time::timeout;
+
+use super::whom::one_of;
+use super::{Harm, Nemesis};
+use crate::cluster::{Cluster, Shape};
+
+/// `--snapshot-count` of members.
+const COUNT: u64 = 100;
+/// `--snapshot-catchup-entries`.
+const CATCH_UP: u64 = 10;
+/// So many entries our members keep in any case.
+const KEPT_MIN: u64 = 10_000;
+/// How long the log may take to get that long.
+const FILL_MAX: Duration = Duration::from_secs(60);
+/// So many leases are granted and revoked at once.
+const AT_ONCE: usize = 200;
+
+/// Keeps a member down for long enough; now and then it is replaced by one without data.
+#[derive(Default)]
+pub struct Snapshot {
+    down: Option<usize>,
+}
+
+#[async_trait]
+impl Nemesis for Snapshot {
+    fn prepare(&self, shape: &mut Shape) {
+        shape.args.push(format!("--snapshot-count={COUNT}"));
+        shape.args.push(format!("--snapshot-catchup-entries={CATCH_UP}"));
+    }
+
+    fn unfit(&self, cluster: &Cluster) -> Option<String> {
+        (cluster.len() < 3).then(|| "nobody is there to send a state".to_owned())
+    }
+
+    async fn begin(&mut self, cluster: &mut Cluster, rng: &mut StdRng) -> Result<Harm> {
+        let at = *one_of(&cluster.all(), rng);
+        self.down = Some(at);
+        let wiped = rng.random_bool(0.3);
+        match wiped {
+            true => cluster.remove(at).await?,
+            false => cluster.kill(at).await?,
+        }
+        let deadline = Instant::now() + FILL_MAX;
+        let from = log_end(cluster).await?;
+        let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
+        // What is kept counts from the last point at which a state was safe, which is some counts ago.
+        let until = from + kept + 15 * COUNT;
+        let mut kind = if wiped { "snapshot-wiped" } else { "snapshot" }.to_owned();
+        let mut compacted = String::new();
+        while log_end(cluster).await? < until {
+            ensure!(Instant::now() < deadline, "the log did not get long enough");
+            // What fails while another leader is elected is tried again.
+            if let Some(via) = cluster.leader().await {
+                fill(&cluster.client(via)).await.ok();
+            }
+        }
+        if rng.random_bool(0.5) {
+            let via = eventually("somebody leads", || async { cluster.leader().await.context("nobody") });
+            let client = cluster.client(via.await?);
+            let revision = client.status().await?.header.unwrap_or_default().revision;
+            // Checkers go by the kind, and it may be compacted also where that was not answered.
+            kind += "-compact";
+            // One that was compacted already is as good.
+            let request = CompactionRequest { revision, physical: false };
+            if timeout(FILL_MAX, client.kv.clone().compact(request)).await?.is_ok() {
+                compacted = format!(", compacted up to {revision}");
+            }
+        }
+        Ok(Harm::new(kind, format!("member {at} missed entries {from} to {until}{compacted}")))
+    }
+
+    async fn end(&mut self, cluster: &mut Cluster) -> Result<()> {
+        let Some(at) = self.down.take() else { return Ok(()) };
+        cluster.replace(at, true).await?;
+        let until = log_end(cluster).await?;
+        eventually("a member has caught up", || async {
+            let status = timeout(Duration::from_secs(1), cluster.client(at).status()).await??;
+            ensure!(status.raft_applied_index >= until, "{} of {until}", status.raft_applied_index);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The longest log's end.
+async fn log_end(cluster: &Cluster) -> Result<u64> {
+    eventually("somebody tells how long the log is", || async {
+        let statuses = cluster.statuses().await;
+        statuses.iter().map(|(_, status)| status.raft_applied_index).max().context("nobody answers")
+    })
+    .await
+}
+
+/// Some entries, without a revision.
+async fn fill(client: &Client) -> Result<()> {
+    let lease = || async {
+        let grant = LeaseGrantRequest { ttl: 600, id: 0 };
+        let granted = timeout(FILL_MAX, client.lease.clone().lease_grant(grant)).await??.into_inner();
+        let revoke = LeaseRevokeRequest { id: granted.id };
+        timeout(FILL_MAX, client.lease.clone().lease_revoke(revoke)).await??;
+        Ok::<_, anyhow::Error>(())
+    };
+    futures::future::try_join_all((0..AT_ONCE).map(|_| lease())).await?;
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Tables of many runs, in Markdown, and where they go in a page.
+//!
+//! The part of a page between `<!-- results: begin -->` and `<!-- results: end -->`
+//! is generated; everything else is left as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::summary::{Cell, Results, cells};
+use super::words::count;
+
+const BEGIN: &str = "<!-- results: begin -->";
+const END: &str = "<!-- results: end -->";
+
+/// Puts tables of all results below a directory into a page.
+pub fn update(page: &Path, results: &Path) -> Result<()> {
+    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let fresh = replace(&text, &tables(&read(results)?)).with_context(|| page.display().to_string())?;
+    fs::write(page, fresh).with_context(|| format!("cannot write {}", page.display()))
+}
+
+/// All results below a directory, by path.
+pub fn read(dir: &Path) -> Result<Vec<Results>> {
+    let mut results = Vec::new();
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            results.extend(read(&path)?);
+        } else if path.file_name().is_some_and(|name| name == "results.json") {
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let one =
+                serde_json::from_str(&text).with_context(|| format!("not results: {}", path.display()))?;
+            results.push(one);
+        }
+    }
+    Ok(results)
+}
+
+/// For each program a grid and its details, then the mutants.
+pub fn tables(results: &[Results]) -> String {
+    let mut text = String::new();
+    for (program, cells) in cells(results) {
+        writeln!(text, "### {}\n", cell_text(&program)).expect("text takes all");
+        text.push_str(&totals(&cells));
+        text.push_str(&grid(&cells));
+        text.push_str(&details(&cells));
+    }
+    text.push_str(&mutants(results));
+    text
+}
+
+type Cells = BTreeMap<(String, String), Cell>;
+
+fn totals(cells: &Cells) -> String {
+    let runs: usize = cells.values().map(|cell| cell.runs).sum();
+    let operations: usize = cells.values().map(|cell| cell.operations.all()).sum();
+    let events: usize = cells.values().map(|cell| cell.events).sum();
+    let faults: usize = cells.values().map(|cell| cell.faults).sum();
+    let anomalies: u64 = cells.values().flat_map(|cell| cell.anomalies.values()).sum();
+    let minutes = cells.values().map(|cell| cell.clients).sum::<f64>() / 60.0;
+    format!(
+        "{} runs, {minutes:.0} minutes, {} operations, {} events watched, {} faults: **{} anomalies**.\n\n",
+        count(runs),
+        count(operations),
+        count(events),
+        count(faults),
+        count(anomalies as usize)
+    )
+}
+
+/// A row for each nemesis, a column for each workload.
+fn grid(cells: &Cells) -> String {
+    let nemeses: BTreeSet<&str> = cells.keys().map(|(nemesis, _)| nemesis.as_str()).collect();
+    let workloads: BTreeSet<&str> = cells.keys().map(|(_, workload)| workload.as_str()).collect();
+    let mut text = "Anomalies / operations / longest time without a write:\n\n| nemesis |".to_owned();
+    for workload in &workloads {
+        write!(text, " {} |", cell_text(workload)).expect("text takes all");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---:|".repeat(workloads.len()));
+    text.push('\n');
+    for nemesis in nemeses {
+        write!(text, "| {} |", cell_text(nemesis)).expect("text takes all");
+        for &workload in &workloads {
+            match cells.get(&(nemesis.to_owned(), workload.to_owned())) {
+                None => text.push_str(" |"),
+                Some(cell) => {
+                    let anomalies: u64 = cell.anomalies.values().sum();
+                    let operations = count(cell.operations.all());
+                    let longest = cell.unavailable.longest;
+                    write!(text, " **{anomalies}** / {operations} / {longest:.1} s |")
+                        .expect("text takes all");
+                }
+            }
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+fn details(cells: &Cells) -> String {
+    let mut text = "<details><summary>Each cell</summary>\n\n".to_owned();
+    text.push_str("| workload | nemesis | runs | minutes | done | refused | unknown | events | faults | anomalies | longest without a write | seconds without | seeds |\n");
+    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---|\n");
+    for ((nemesis, workload), cell) in cells {
+        let seeds: Vec<String> = cell.seeds.iter().map(u64::to_string).collect();
+        writeln!(
+            text,
+            "| {} | {} | {} | {:.1} | {} | {} | {} | {} | {} | {} | {:.1} s | {} | {} |",
+            cell_text(workload),
+            cell_text(nemesis),
+            cell.runs,
+            cell.clients / 60.0,
+            count(cell.operations.done),
+            count(cell.operations.refused),
+            count(cell.operations.unknown),
+            count(cell.events),
+            count(cell.faults),
+            cell_text(&cell.anomalies()),
+            cell.unavailable.longest,
+            cell.unavailable.total,
+            seeds.join(" ")
+        )
+        .expect("text takes all");
+    }
+    text.push_str("\n</details>\n\n");
+    text
+}
+
+fn mutants(results: &[Results]) -> String {
+    let mut mutants: BTreeMap<&str, Vec<&Results>> = BTreeMap::new();
+    for results in results {
+        if let Some(mutant) = &results.mutant {
+            mutants.entry(&mutant.name).or_default().push(results);
+        }
+    }
+    if mutants.is_empty() {
+        return String::new();
+    }
+    let caught = mutants.values().filter(|runs| runs.iter().any(|run| !run.caught_by().is_empty())).count();
+    let mut text = format!("### Mutants\n\n{caught} of {} caught.\n\n", mutants.len());
+    text.push_str("| mutant | meant to be found by | found by | runs that found it | workload, nemesis |\n");
+    text.push_str("|---|---|---|---:|---|\n");
+    for (name, runs) in mutants {
+        let meant: BTreeSet<&str> = runs
+            .iter()
+            .flat_map(|run| &run.mutant)
+            .flat_map(|mutant| &mutant.meant)
+            .map(String::as_str)
+            .collect();
+        let found: BTreeSet<&str> = runs.iter().flat_map(|run| run.caught_by()).collect();
+        let finders = runs.iter().filter(|run| !run.caught_by().is_empty()).count();
+        let wheres: BTreeSet<String> =
+            runs.iter().map(|run| format!("{}, {}", run.run.workload, run.run.nemesis)).collect();
+        let list = |names: BTreeSet<&str>| cell_text(&names.into_iter().collect::<Vec<_>>().join(", "));
+        let found = if found.is_empty() { "**nothing**".to_owned() } else { list(found) };
+        let wheres = cell_text(&wheres.into_iter().collect::<Vec<_>>().join("; "));
+        let (name, meant, all) = (cell_text(name), list(meant), runs.len());
+        writeln!(text, "| {name} | {meant} | {found} | {finders} of {all} | {wheres} |")
+            .expect("text takes all");
+    }
+    text.push('\n');
+    text
+}
+
+/// Text that stays in its cell.
+fn cell_text(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ").replace('<', "&lt;")
+}
+
+fn replace(page: &str, tables: &str) -> Result<String> {
+    let (before, rest) = page.split_once(BEGIN).with_context(|| format!("no line {BEGIN}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("no line {END} after {BEGIN}"))?;
+    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Anomaly;
+    use crate::history::Run;
+    use crate::report::summary::{Counts, Mutant, Unavailable};
+
+    fn results(workload: &str, nemesis: &str, anomalies: &[&str]) -> Results {
+        let run = Run {
+            seed: 7,
+            workload: workload.to_owned(),
+            nemesis: nemesis.to_owned(),
+            program: "quorate 0.1.0".to_owned(),
+            members: 3,
+            duration: 180_000_000_000,
+            ..Run::default()
+        };
+        let anomaly = |name: &&str| Anomaly { name: (*name).to_owned(), ..Anomaly::default() };
+        Results {
+            run,
+            operations: Counts { done: 12_000, refused: 300, unknown: 45 },
+            faults: [("kill".to_owned(), 9)].into(),
+            unavailable: Unavailable { longest: 2.25, total: 4 },
+            anomalies: anomalies.iter().map(anomaly).collect(),
+            ..Results::default()
+        }
+    }
+
+    #[test]
+    fn a_cell_sums_its_runs() {
+        let all = [
+            results("register", "kill", &[]),
+            results("register", "kill", &["stale-read"]),
+            results("watch", "pause", &[]),
+        ];
+        let text = tables(&all);
+        assert!(text.starts_with("### quorate 0.1.0, 3 members\n"), "{text}");
+        assert!(text.contains("3 runs, 9 minutes, 37,035 operations"), "{text}");
+        assert!(text.contains("| nemesis | register | watch |\n|---|---:|---:|\n"), "{text}");
+        assert!(text.contains("| kill | **1** / 24,690 / 2.2 s | |\n"), "{text}");
+        assert!(text.contains("| pause | | **0** / 12,345 / 2.2 s |\n"), "{text}");
+        assert!(text.contains("| register | kill | 2 | 6.0 | 24,000 | 600 | 90 | 0 | 18 | **1** (1 stale-read) | 2.2 s | 8 | 7 7 |\n"), "{text}");
+    }
+
+    #[test]
+    fn every_row_of_a_table_has_as_many_cells() {
+        let mutant = Mutant { name: "drop|event".to_owned(), meant: vec!["watch-gap".to_owned()] };
+        let all = [
+            results("reg|ister", "kill\nall", &["a|b"]),
+            results("watch", "kill", &["watch-gap"]).of_mutant(mutant),
+        ];
+        let text = tables(&all);
+        let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert!(rows.len() >= 9, "{text}");
+        for pair in text.lines().collect::<Vec<_>>().windows(2) {
+            if pair.iter().all(|line| line.starts_with('|')) {
+                assert_eq!(columns(pair[0]), columns(pair[1]), "{pair:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn mutants_are_counted_apart() {
+        let mutant = |name: &str| Mutant { name: name.to_owned(), meant: vec!["watch-gap".to_owned()] };
+        let all = [
+            results("watch", "kill", &["watch-gap", "other"]).of_mutant(mutant("drop-event")),
+            results("watch", "kill", &[]).of_mutant(mutant("drop-event")),
+            results("watch", "kill", &["other"]).of_mutant(mutant("skip-fsync")),
+        ];
+        let text = tables(&all);
+        assert!(text.contains("1 of 2 caught."), "{text}");
+        assert!(text.contains("| drop-event | watch-gap | watch-gap | 1 of 2 | watch, kill |"), "{text}");
+        assert!(text.contains("| skip-fsync | watch-gap | **nothing** | 0 of 1 | watch, kill |"), "{text}");
+        assert!(!text.contains("| nemesis |"), "{text}");
+    }
+
+    #[test]
+    fn a_page_keeps_what_people_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = dir.path().join("README.md");
+        fs::write(&page, format!("# Top\n\n{BEGIN}\nold\n{END}\n\n## End\n")).unwrap();
+        let runs = dir.path().join("runs/a/b");
+        fs::create_dir_all(&runs).unwrap();
+        let text = serde_json::to_string(&results("set", "none", &[])).unwrap();
+        fs::write(runs.join("results.json"), text).unwrap();
+        for _ in 0..2 {
+            update(&page, &dir.path().join("runs")).unwrap();
+            let text = fs::read_to_string(&page).unwrap();
+            assert!(text.starts_with(&format!("# Top\n\n{BEGIN}\n\n### quorate")), "{text}");
+            assert!(text.ends_with(&format!("</details>\n\n{END}\n\n## End\n")), "{text}");
+            assert!(!text.contains("old"), "{text}");
+        }
+        fs::write(&page, "no place").unwrap();
+        assert!(update(&page, &dir.path().join("runs")).is_err());
+    }
+}

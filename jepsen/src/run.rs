@@ -1,0 +1,208 @@
+//! One run: a workload under a nemesis on a cluster.
+//!
+//! Clients are at work for the run's whole time, the nemesis until a little
+//! before its end. Then everything is healed, every member is read and hashed,
+//! and observers are waited for, so that the history is complete. What kept
+//! a run from that is an anomaly as well: a cluster that has a quorum again has
+//! to serve again.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tests::Program;
+use tokio::time::{sleep_until, timeout};
+
+use crate::check::Check;
+use crate::cluster::{Cluster, Shape};
+use crate::driver::{Driver, Load, split};
+use crate::history::{End, History, Run};
+use crate::nemesis::{self, Pace, Work};
+use crate::stopwatch::{Stopwatch, nanos};
+use crate::workload;
+
+/// How long a cluster may take to be whole again, once it is healed.
+const HEAL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Quiet time before the clients' end, in which the cluster has to serve again.
+const RECOVERY: Duration = Duration::from_secs(3);
+/// The name under which a run itself finds anomalies.
+pub const CHECKER: &str = "run";
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// One of [`workload::NAMES`].
+    pub workload: String,
+    /// A name that [`nemesis::by_name`] knows.
+    pub nemesis: String,
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// How long clients are at work.
+    pub time: Duration,
+    /// How many members.
+    pub members: usize,
+    /// The server.
+    pub program: Program,
+    /// How clients work.
+    pub load: Load,
+    /// More flags of every member.
+    pub flags: Vec<String>,
+    /// Whether members are on the loopback interface although namespaces are allowed.
+    pub loopback: bool,
+}
+
+/// The nemesis cannot do its harm to this cluster on this machine, for this reason.
+#[derive(Debug)]
+pub struct Unfit(pub String);
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the nemesis does not fit: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Ran {
+    /// All that was asked and heard.
+    pub history: History,
+    /// What the run itself found wrong.
+    pub check: Check,
+    /// What the nemesis could not do, and what the network was, for people.
+    pub notes: Vec<String>,
+}
+
+impl Settings {
+    /// The command that does the same again.
+    pub fn command(&self) -> String {
+        let program = if self.program.is_ours() { "--program" } else { "--real-etcd" };
+        let mut words = vec![
+            "jepsen run".to_owned(),
+            format!("--workload {} --nemesis {} --seed {}", self.workload, self.nemesis, self.seed),
+            format!("--seconds {} --members {}", self.time.as_secs(), self.members),
+            format!("--clients {} --rate {}", self.load.clients, self.load.rate),
+            format!("--patience {}", self.load.patience.as_secs_f64()),
+            format!("{program} {}", self.program.path().display()),
+        ];
+        words.extend(self.loopback.then(|| "--loopback".to_owned()));
+        words.extend(self.flags.iter().map(|flag| format!("--flag={flag}")));
+        words.join(" ")
+    }
+
+    /// Runs it. Members' logs are kept below `logs` where something went wrong.
+    ///
+    /// # Errors
+    /// When it could not begin: nothing is said about the program then.
+    pub async fn run(&self, logs: &Path) -> Result<Ran> {
+        let workload = workload::by_name(&self.workload).context("no such workload")?;
+        let mut nemesis = nemesis::by_name(&self.nemesis).context("no such nemesis")?;
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let mut shape = self.shape(&mut rng);
+        nemesis.prepare(&mut shape);
+        let mut cluster = Cluster::start(shape).await.context("the cluster does not start")?;
+        if let Some(why) = nemesis.unfit(&cluster) {
+            bail!(Unfit(why));
+        }
+        let clock = Stopwatch::start();
+        let endpoints = Arc::from(cluster.endpoints());
+        let mut driver = Driver::start(&*workload, self.load.clone(), endpoints, clock, split(&mut rng));
+        let ends = clock.began() + self.time;
+        let quiet = ends - RECOVERY.min(self.time / 4);
+        let pace = Pace::default();
+        let mut chance = split(&mut rng);
+        let work = match self.nemesis.as_str() {
+            "none" => Work::default(),
+            _ => nemesis::run(&mut *nemesis, &mut cluster, &mut chance, &pace, clock.began(), quiet).await,
+        };
+        sleep_until(ends.into()).await;
+        driver.stop().await;
+
+        let mut check = Check::new(CHECKER);
+        let healed = timeout(HEAL_TIME_MAX, heal(&mut cluster, &mut driver, &*workload)).await;
+        let healed = healed.unwrap_or_else(|_| Err(anyhow!("not whole again in {HEAL_TIME_MAX:?}")));
+        let ends = healed.unwrap_or_else(|error| {
+            check.add("not-healed", Vec::new(), || format!("{error:#}"));
+            Vec::new()
+        });
+        let last = ends.first().map_or(0, |end| end.revision);
+        let (operations, watches, complete) = driver.end(last).await;
+        if !complete {
+            let why = format!("an observer was not told of all events up to revision {last}");
+            check.add("observer-starved", Vec::new(), || why);
+        }
+        for death in cluster.deaths() {
+            check.add("member-died", Vec::new(), || death.clone());
+        }
+        let history = History { run: self.described()?, operations, watches, faults: work.faults, ends };
+        let mut notes = vec![format!("network: {}", cluster.network())];
+        notes.extend(work.failures.into_iter().map(|failure| format!("nemesis: {failure}")));
+        keep_logs(&cluster, logs)?;
+        Ok(Ran { history, check, notes })
+    }
+
+    fn shape(&self, rng: &mut StdRng) -> Shape {
+        let mut shape = Shape::new(self.program.clone(), self.members);
+        shape.seed = rand::RngExt::random(rng);
+        shape.loopback = self.loopback;
+        // Watchers that ask for progress get it often enough to check it.
+        shape.args.push("--watch-progress-notify-interval=1s".to_owned());
+        shape.args.extend(self.flags.iter().cloned());
+        shape
+    }
+
+    fn described(&self) -> Result<Run> {
+        Ok(Run {
+            seed: self.seed,
+            command: self.command(),
+            workload: self.workload.clone(),
+            nemesis: self.nemesis.clone(),
+            program: version(&self.program)?,
+            members: self.members,
+            duration: nanos(self.time),
+        })
+    }
+}
+
+async fn heal(
+    cluster: &mut Cluster,
+    driver: &mut Driver,
+    workload: &dyn workload::Workload,
+) -> Result<Vec<End>> {
+    cluster.heal_all().await?;
+    driver.finish(&workload.finish()).await;
+    cluster.finish().await
+}
+
+/// `quorate` or `etcd`, and its version.
+fn version(program: &Program) -> Result<String> {
+    let said = Command::new(program.path()).arg("--version").output().context("asking for the version")?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let (name, line) = match program.is_ours() {
+        true => ("quorate", "Quorate Version: "),
+        false => ("etcd", "etcd Version: "),
+    };
+    let version = said.lines().find_map(|text| text.strip_prefix(line)).unwrap_or("of no version");
+    Ok(format!("{name} {version}"))
+}
+
+/// Copies what all starts of all members have printed.
+fn keep_logs(cluster: &Cluster, logs: &Path) -> Result<()> {
+    for at in cluster.all() {
+        let to: PathBuf = logs.join(format!("m{at}"));
+        std::fs::create_dir_all(&to)?;
+        for entry in std::fs::read_dir(cluster.member(at).dir())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("log.") {
+                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Disks that fill up, hang, fail, forget and rot.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use jepsen::cluster::Cluster;
+use tests::{Program, skipped};
+
+use super::{answers, begin, cluster, cluster_for, has_all, is_unfit, is_whole, put_some, start};
+
+/// Writes that may fail, for a while.
+async fn try_to_write(cluster: &Cluster, prefix: &str) {
+    for n in 0..60 {
+        let client = cluster.client(n % 3);
+        let put = client.put(format!("{prefix}/{n}"), vec![b'x'; 100_000]);
+        // Whether it is done is no matter: something is on its way to the disks.
+        tokio::time::timeout(Duration::from_millis(100), put).await.ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_and_failing_disks_refuse() -> Result<()> {
+    let (_turn, mut cluster) = cluster_for("disk-full+disk-fail").await?;
+    if is_unfit("disk-full", &cluster) {
+        return Ok(());
+    }
+    put_some(&cluster, "k", 30).await?;
+    for (seed, name) in ["disk-full", "disk-fail"].into_iter().enumerate() {
+        let refused = |cluster: &Cluster| -> Result<u64> {
+            cluster.all().into_iter().map(|at| cluster.with_disk(at, |disk| disk.refused())).sum()
+        };
+        let before = refused(&cluster)?;
+        let (mut nemesis, harm) = begin(name, seed as u64, &mut cluster).await?;
+        try_to_write(&cluster, name).await;
+        ensure!(refused(&cluster)? > before, "{harm:?}: nothing was refused");
+        nemesis.end(&mut cluster).await?;
+        has_all(&cluster, "k", 30).await?;
+        is_whole(&mut cluster).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hanging_disks_answer_nothing() -> Result<()> {
+    let (_turn, mut cluster) = cluster_for("disk-hang").await?;
+    if is_unfit("disk-hang", &cluster) {
+        return Ok(());
+    }
+    put_some(&cluster, "k", 30).await?;
+    for seed in 0..3 {
+        let (mut nemesis, harm) = begin("disk-hang", seed, &mut cluster).await?;
+        try_to_write(&cluster, "h").await;
+        let waiting = |at: usize| cluster.with_disk(at, |disk| disk.waiting()).unwrap_or(0);
+        ensure!(cluster.all().into_iter().any(|at| waiting(at) > 0), "{harm:?}: nothing waits");
+        nemesis.end(&mut cluster).await?;
+        has_all(&cluster, "k", 30).await?;
+        is_whole(&mut cluster).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn machines_that_stop_keep_what_was_acknowledged() -> Result<()> {
+    let (_turn, mut cluster) = cluster_for("unsynced").await?;
+    if is_unfit("unsynced", &cluster) {
+        return Ok(());
+    }
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 0..6 {
+        let prefix = format!("k{seed}");
+        put_some(&cluster, &prefix, 40).await?;
+        let name = if seed == 0 { "unsynced-all" } else { "unsynced" };
+        let (mut nemesis, harm) = begin(name, seed, &mut cluster).await?;
+        let gone = cluster.asleep();
+        ensure!(!gone.is_empty(), "{harm:?}");
+        for at in gone {
+            ensure!(!answers(&cluster, at).await, "member {at} answers although its machine stopped");
+        }
+        nemesis.end(&mut cluster).await?;
+        has_all(&cluster, &prefix, 40).await?;
+        kinds.insert(harm.kind);
+    }
+    ensure!(kinds.len() > 1, "{kinds:?}");
+    is_whole(&mut cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_lives_on_these_disks_too() -> Result<()> {
+    let Some(program) = Program::etcd() else {
+        skipped("real etcd on disks that forget", "REAL_ETCD_BIN is not set");
+        return Ok(());
+    };
+    let mut shape = jepsen::cluster::Shape::new(program, 3);
+    super::nemesis("unsynced").prepare(&mut shape);
+    let (_turn, mut cluster) = start(shape).await?;
+    if is_unfit("unsynced", &cluster) {
+        return Ok(());
+    }
+    ensure!(super::nemesis("clock").unfit(&cluster).is_some_and(|why| why.contains("static")));
+    ensure!(super::nemesis("corrupt-data").unfit(&cluster).is_some());
+    for (seed, name) in ["unsynced", "disk-hang", "unsynced-all", "member"].into_iter().enumerate() {
+        put_some(&cluster, name, 20).await?;
+        let (mut nemesis, _) = begin(name, seed as u64, &mut cluster).await?;
+        nemesis.end(&mut cluster).await?;
+        has_all(&cluster, name, 20).await?;
+    }
+    is_whole(&mut cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_files_are_found_and_the_member_replaced() -> Result<()> {
+    let (_turn, mut cluster) = cluster(3).await?;
+    put_some(&cluster, "k", 300).await?;
+    for (seed, name) in ["corrupt-log", "corrupt-data", "corrupt-log", "corrupt-data"].into_iter().enumerate()
+    {
+        let before: Vec<u64> = cluster.listed().await?.iter().map(|member| member.id).collect();
+        let (mut nemesis, harm) = begin(name, seed as u64, &mut cluster).await?;
+        ensure!(harm.what.contains("flipped") || harm.what.contains("zeroed"), "{harm:?}");
+        // A member that serves, serves what is right.
+        for at in cluster.awake() {
+            let client = cluster.client(at);
+            if let Ok(Ok(found)) = tokio::time::timeout(Duration::from_secs(5), client.list("k/")).await {
+                let right = found.count == 300 && found.kvs.iter().all(|pair| pair.value == "x".repeat(100));
+                ensure!(right, "{harm:?}: member {at} serves {} pairs, or wrong ones", found.count);
+            }
+        }
+        nemesis.end(&mut cluster).await?;
+        let after = cluster.listed().await?;
+        ensure!(
+            after.len() == 3 && after.iter().any(|member| !before.contains(&member.id)),
+            "nobody was replaced"
+        );
+        has_all(&cluster, "k", 300).await?;
+    }
+    is_whole(&mut cluster).await
+}
