@@ -56,7 +56,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::error::Unavailable;
 use crate::peer::dial::Dialer;
-pub(crate) use machine::{Checkpointer, Machine, Persistent};
+#[cfg(feature = "simulation")]
+pub(crate) use machine::Checkpointer;
+pub(crate) use machine::{Machine, Persistent};
 use peers::Peers;
 use receive_state::ReceiveState;
 use requests::Requests;

@@ -223,6 +223,9 @@ impl<'a> World<'a> {
         for id in self.hosts.keys().copied().collect::<Vec<_>>() {
             let host = self.hosts.get_mut(&id).expect("it is there");
             let ended = host.step(self.now);
+            if let Some(panic) = PANIC.lock().take() {
+                bail!("m{id}: a task panicked: {panic}");
+            }
             if let Some(why) = ended {
                 if !host.armed {
                     bail!("m{id} ends by itself: {why}");
@@ -233,9 +236,6 @@ impl<'a> World<'a> {
             }
         }
         interpose::set_now(self.now);
-        if let Some(panic) = PANIC.lock().take() {
-            bail!("a task panicked: {panic}");
-        }
         self.look()?;
         self.follow_membership()?;
         self.cure()?;
@@ -605,10 +605,11 @@ impl<'a> World<'a> {
     }
 
     /// Whether there is one leader, everybody has everything, and a new write goes through.
-    fn is_well(&mut self, probe: &mut Option<u64>) -> bool {
+    fn is_well(&mut self, probe: &mut Option<(u64, Nanos)>) -> bool {
         let members: Vec<Option<Member>> = self.hosts.values().map(|host| host.member(self.now)).collect();
         let Some(members) = members.into_iter().collect::<Option<Vec<Member>>>() else { return false };
-        let Some(number) = *probe else {
+        // One that came at a bad moment is followed by another.
+        let Some((number, _)) = probe.filter(|(_, at)| self.now - at < ANSWER_MAX) else {
             let Some(member) = members.choose(&mut self.random).filter(|m| m.node.status().leader != 0)
             else {
                 return false;
@@ -620,7 +621,7 @@ impl<'a> World<'a> {
             let since = self.common.oracle.lock().told();
             let host = member.node.member_id();
             let at = self.now;
-            *probe = Some(self.unique);
+            *probe = Some((self.unique, at));
             self.send(
                 member.clone(),
                 Asked { client: usize::MAX, number: self.unique, ask, host, since, at },

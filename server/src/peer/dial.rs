@@ -107,7 +107,8 @@ impl Dialer {
             limits: Some(limits),
             // The limits end a connection that pings get no answer on; two rules would contradict each other.
             patience: Patience { ping_timeout: limits.read(), ..Patience::default() },
-            ..Dialer::default()
+            #[cfg(feature = "simulation")]
+            network: None,
         })
     }
 

@@ -35,7 +35,7 @@ impl Member {
             self.look_after_disk(raft, &mut stepping_down).await;
             self.send_state.prune();
             if leads && giving_votes.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                giving_votes = Some(tokio::spawn(membership::give_votes(raft.clone())));
+                giving_votes = Some(tokio::spawn(membership::give_votes(raft.clone(), self.status.clone())));
             }
             tokio::select! {
                 changed = roles.changed() => if changed.is_err() {

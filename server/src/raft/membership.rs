@@ -3,17 +3,22 @@
 //! A new member joins the log without a vote, and gets it once it has caught
 //! up: the quorum never hangs on one that has not started yet. To clients it is
 //! a voter from the first moment, as it is in etcd.
+//!
+//! openraft changes voters in two steps. Where a leader was lost between them,
+//! the next one takes the second step before anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Precondition};
 use tokio::time::Instant;
 
 use super::peers::Peers;
-use super::types::{Node, TypeConfig};
+use super::status::Shared;
+use super::types::{LogId, Node, TypeConfig};
 use super::{Change, Contact, Inner, Raft};
 use crate::error::Unavailable;
 
@@ -59,7 +64,7 @@ impl Raft {
     }
 
     async fn commit(&self, changes: Changes) -> Result<(), Unavailable> {
-        let index = commit(&self.shared.core, changes).await?;
+        let index = commit(&self.shared.core, &self.shared.status, changes).await?;
         self.wait_applied(index).await
     }
 
@@ -150,10 +155,18 @@ pub(super) fn heir(core: &Inner, peers: &Peers) -> Option<u64> {
         .map(|contact| contact.id)
 }
 
-/// Commits a change, waiting for one under way; gives the index of its last entry.
-async fn commit(core: &Inner, changes: Changes) -> Result<u64, Unavailable> {
+/// Commits a change, after those that are under way; gives the index of its last entry.
+async fn commit(core: &Inner, status: &Shared, changes: Changes) -> Result<u64, Unavailable> {
+    let _turn = status.membership_turn.lock().await;
     loop {
-        match core.change_membership(changes.clone(), false).await {
+        let seen = Seen::now(core);
+        // A leader that was removed goes on for a moment, to tell the others.
+        if !seen.votes {
+            return Err(Unavailable::NoLeader);
+        }
+        let step = if seen.half_done { second_step() } else { changes.clone() };
+        match core.change_membership_if(step, false, [seen.still()]).await {
+            Ok(_) if seen.half_done => {}
             Ok(written) => return Ok(written.log_id.index + 1),
             Err(RaftError::Fatal(_)) => return Err(Unavailable::Stopped),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
@@ -169,11 +182,44 @@ async fn commit(core: &Inner, changes: Changes) -> Result<u64, Unavailable> {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+            // What was seen was not the last any more.
             Err(RaftError::APIError(ClientWriteError::PreconditionFailed(_))) => {
-                return Err(Unavailable::TimedOut);
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// The membership that a change starts from.
+struct Seen {
+    log_id: Option<LogId>,
+    /// Of a change of voters only the first step was taken.
+    half_done: bool,
+    /// This member has a vote.
+    votes: bool,
+}
+
+impl Seen {
+    fn now(core: &Inner) -> Seen {
+        let metrics = core.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        Seen {
+            log_id: *membership.log_id(),
+            half_done: membership.get_joint_config().len() > 1,
+            votes: membership.voter_ids().any(|voter| voter == metrics.id),
+        }
+    }
+
+    /// Nothing is to be changed but this.
+    fn still(&self) -> Precondition<TypeConfig> {
+        Precondition::LastMembershipLogId { last_membership_log_id: self.log_id }
+    }
+}
+
+/// Completes what is half done: it ends with the voters of its first step.
+fn second_step() -> Changes {
+    ChangeMembers::AddVoterIds(BTreeSet::new())
 }
 
 fn in_progress(error: &ClientWriteError<TypeConfig>) -> bool {
@@ -181,28 +227,36 @@ fn in_progress(error: &ClientWriteError<TypeConfig>) -> bool {
     matches!(error, ClientWriteError::ChangeMembershipError(InProgress(_)))
 }
 
-/// On the leader: gives their votes to members that are to have one and have caught up.
-pub(super) async fn give_votes(core: Inner) {
-    let changes = {
-        let metrics = core.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(replication) = &metrics.replication else { return };
-        let last = metrics.last_log_index.unwrap_or(0);
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let caught_up = |id: &u64| {
-            let matched = replication.get(id).and_then(|log_id| log_id.as_ref());
-            matched.is_some_and(|log_id| log_id.index + LAG_MAX >= last)
-        };
-        let waiting = membership.nodes().filter(|(id, node)| !node.learner && !voters.contains(id));
-        waiting.map(|(id, _)| *id).filter(caught_up).collect::<BTreeSet<u64>>()
-    };
-    if changes.is_empty() {
+/// On the leader: completes what an earlier one left half done, or gives their votes to members that are to have one
+/// and have caught up. Does nothing while another change is under way.
+pub(super) async fn give_votes(core: Inner, status: Arc<Shared>) {
+    let Ok(_turn) = status.membership_turn.try_lock() else { return };
+    let seen = Seen::now(&core);
+    let voters = if seen.half_done { BTreeSet::new() } else { waiting(&core) };
+    if !seen.votes || (voters.is_empty() && !seen.half_done) {
         return;
     }
-    let ids: Vec<String> = changes.iter().map(|id| format!("{id:x}")).collect();
-    match core.change_membership(ChangeMembers::AddVoterIds(changes), false).await {
+    let ids: Vec<String> = voters.iter().map(|id| format!("{id:x}")).collect();
+    let changes = ChangeMembers::AddVoterIds(voters);
+    match core.change_membership_if(changes, false, [seen.still()]).await {
+        Ok(_) if seen.half_done => tracing::info!("completed the last leader's change of the membership"),
         Ok(_) => tracing::info!(members = ids.join(","), "members have caught up and vote from now on"),
         Err(error) => tracing::debug!(%error, "no votes given"),
     }
+}
+
+/// On the leader: who has caught up and waits for a vote.
+fn waiting(core: &Inner) -> BTreeSet<u64> {
+    let metrics = core.metrics();
+    let metrics = metrics.borrow_watched();
+    let Some(replication) = &metrics.replication else { return BTreeSet::new() };
+    let last = metrics.last_log_index.unwrap_or(0);
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let caught_up = |id: &u64| {
+        let matched = replication.get(id).and_then(|log_id| log_id.as_ref());
+        matched.is_some_and(|log_id| log_id.index + LAG_MAX >= last)
+    };
+    let waiting = membership.nodes().filter(|(id, node)| !node.learner && !voters.contains(id));
+    waiting.map(|(id, _)| *id).filter(caught_up).collect()
 }

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub fingerprints: Fingerprints,
     /// Proposals of this member that another one leads to the log.
     pub forwarded: Forwarded,
+    /// Held while the membership is being changed.
+    pub membership_turn: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
@@ -71,6 +73,7 @@ impl Shared {
             heard: Mutex::new(None),
             fingerprints: Fingerprints::default(),
             forwarded: Forwarded::default(),
+            membership_turn: tokio::sync::Mutex::default(),
         }
     }
 

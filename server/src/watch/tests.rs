@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 
 use prost::Message;
 use proto::etcdserverpb::WatchResponse;
