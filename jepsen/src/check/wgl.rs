@@ -75,4 +75,14 @@ mod tests {
             }
         }
     }
+
+    /// To what a lost answer may have done there are many ways that lead nowhere.
+    #[test]
+    fn lost_answers_do_not_make_the_search_endless() {
+        for seed in 0..10 {
+            let mut plan = Plan::new(Workload::Lock, seed);
+            (plan.unknown, plan.operations, plan.keys) = (300, 1_000, 1);
+            assert_eq!(check(&history(&plan)).anomalies, &[], "seed {seed}");
+        }
+    }
 }

@@ -45,7 +45,10 @@ pub fn search(part: &Part, steps_max: u64) -> Outcome {
                 }
             }
             let Some(frame) = stack.pop() else {
-                return Outcome::Not { stuck: deepest.1, state: deepest.2 };
+                return match search.cut {
+                    true => Outcome::Undecided,
+                    false => Outcome::Not { stuck: deepest.1, state: deepest.2 },
+                };
             };
             search.undo(&frame.choice);
             (state, choices) = (frame.state, frame.choices);
@@ -77,6 +80,18 @@ struct Choice {
     after: Value,
 }
 
+/// How a search for a state that fits got to where it is.
+struct Way<'a> {
+    state: Value,
+    until: Nanos,
+    /// What is to be reached, the last of them next.
+    goals: Vec<&'a Guard>,
+    /// The operations by which.
+    chain: Vec<usize>,
+    looks: usize,
+    cut: bool,
+}
+
 struct Frame {
     state: Value,
     choices: Vec<Choice>,
@@ -95,10 +110,14 @@ struct Search<'a> {
     numbers: Vec<u128>,
     hash: u128,
     met: HashSet<(u128, Value)>,
+    /// Something that might have fitted was not looked at.
+    cut: bool,
 }
 
 /// How many operations without an answer may be used one right after another.
 const CHAIN_MAX: usize = 8;
+/// How many of them are looked at for one answered operation.
+const LOOKS_MAX: usize = 20_000;
 
 impl<'a> Search<'a> {
     fn new(part: &'a Part) -> Self {
@@ -123,6 +142,7 @@ impl<'a> Search<'a> {
             numbers: (0..many + part.unheard.len()).map(|_| random.random()).collect(),
             hash: 0,
             met: HashSet::new(),
+            cut: false,
         }
     }
 
@@ -139,13 +159,14 @@ impl<'a> Search<'a> {
     }
 
     /// What may come next, the best last.
-    fn choices(&self, state: Value) -> Vec<Choice> {
+    fn choices(&mut self, state: Value) -> Vec<Choice> {
         let open: Vec<usize> = self.open().collect();
         let mut choices = Vec::new();
         let until = open.iter().map(|at| self.part.answered[*at].returned).min().unwrap_or(Nanos::MAX);
         for entry in open {
-            let effect = &self.part.answered[entry].effects[0];
-            if self.part.fits(&effect.guard, state) {
+            let part = self.part;
+            let effect = &part.answered[entry].effects[0];
+            if part.fits(&effect.guard, state) {
                 let after = effect.set.unwrap_or(state);
                 let choice = Choice { entry, unheard: Vec::new(), after };
                 // It only looks, whenever it comes.
@@ -155,7 +176,10 @@ impl<'a> Search<'a> {
                 choices.push(choice);
                 continue;
             }
-            for (before, unheard) in self.reach(&effect.guard, state, until, &mut Vec::new()) {
+            let mut way = Way { state, until, goals: Vec::new(), chain: Vec::new(), looks: 0, cut: false };
+            let reached = self.reach(&effect.guard, &mut way);
+            self.cut |= way.cut;
+            for (before, unheard) in reached {
                 choices.push(Choice { entry, unheard, after: effect.set.unwrap_or(before) });
             }
         }
@@ -168,21 +192,12 @@ impl<'a> Search<'a> {
     }
 
     /// States that fit, by what may have happened unheard: operations, or the end of a lease.
-    fn reach(
-        &self,
-        guard: &Guard,
-        state: Value,
-        until: Nanos,
-        chain: &mut Vec<usize>,
-    ) -> Vec<(Value, Vec<usize>)> {
+    fn reach(&self, guard: &'a Guard, way: &mut Way<'a>) -> Vec<(Value, Vec<usize>)> {
         let mut found = Vec::new();
         let fits = |value| self.part.fits(guard, value);
         let leased = |value| self.part.leased.contains(&value);
-        if leased(state) && fits(0) {
+        if leased(way.state) && fits(0) {
             found.push((0, Vec::new()));
-        }
-        if chain.len() == CHAIN_MAX {
-            return found;
         }
         let all;
         let producers: &[usize] = match exact(guard) {
@@ -192,9 +207,10 @@ impl<'a> Search<'a> {
                 &all
             }
         };
+        way.goals.push(guard);
         for at in producers {
             let entry = &self.part.unheard[*at];
-            if self.used[*at] || chain.contains(at) || entry.invoked > until {
+            if self.used[*at] || way.chain.contains(at) || entry.invoked > way.until {
                 continue;
             }
             for effect in &entry.effects {
@@ -206,18 +222,28 @@ impl<'a> Search<'a> {
                 } else {
                     continue;
                 };
-                if self.part.fits(&effect.guard, state) {
+                way.looks += 1;
+                if self.part.fits(&effect.guard, way.state) {
                     found.push((ends, vec![*at]));
                     continue;
                 }
-                chain.push(*at);
-                for (_, mut before) in self.reach(&effect.guard, state, until, chain) {
+                // What leads there by way of there is a detour.
+                if way.goals.contains(&&effect.guard) {
+                    continue;
+                }
+                if way.chain.len() == CHAIN_MAX - 1 || way.looks > LOOKS_MAX {
+                    way.cut = true;
+                    continue;
+                }
+                way.chain.push(*at);
+                for (_, mut before) in self.reach(&effect.guard, way) {
                     before.push(*at);
                     found.push((ends, before));
                 }
-                chain.pop();
+                way.chain.pop();
             }
         }
+        way.goals.pop();
         found
     }
 
