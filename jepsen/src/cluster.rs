@@ -11,13 +11,13 @@
 mod members;
 mod site;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::future::join_all;
-use proto::etcdserverpb::StatusResponse;
+use proto::etcdserverpb::{CompactionRequest, StatusResponse};
 use rand::rngs::StdRng;
 use tests::{Client, Member, Program, Way, eventually};
 use tokio::time::timeout;
@@ -31,6 +31,9 @@ use site::Site;
 
 /// How long a member that can answer takes to, at most.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// How long a cluster with a quorum may be without a leader, on a machine that has other things to do, too.
+const ELECTION_MAX: Duration = Duration::from_secs(20);
 
 /// What a cluster is started as.
 #[derive(Debug, Clone)]
@@ -83,6 +86,8 @@ pub struct Cluster {
     /// Whether each member is one of the cluster.
     belongs: Vec<bool>,
     deaths: Vec<String>,
+    compactions: Vec<(Instant, i64)>,
+    leaps: Vec<(Instant, Instant, Duration)>,
 }
 
 impl Cluster {
@@ -110,10 +115,23 @@ impl Cluster {
         let mut inner = tests::Cluster::prepare(inner).await?;
         inner.keep_quiet();
         let (wanted, belongs) = (vec![true; inner.len()], vec![true; inner.len()]);
-        let mut cluster =
-            Cluster { inner, site, network, program: shape.program, wanted, belongs, deaths: Vec::new() };
+        let mut cluster = Cluster {
+            inner,
+            site,
+            network,
+            program: shape.program,
+            wanted,
+            belongs,
+            deaths: Vec::new(),
+            compactions: Vec::new(),
+            leaps: Vec::new(),
+        };
         for at in cluster.all() {
             cluster.inner[at].spawn()?;
+        }
+        for at in cluster.all() {
+            // Also one that has ended by now, which says why.
+            cluster.inner[at].ready().await?;
         }
         cluster.inner.ready().await?;
         Ok(cluster)
@@ -187,9 +205,46 @@ impl Cluster {
         self.inner[at].log_tail()
     }
 
+    /// Copies what all starts of all members have printed, also of those that were removed since.
+    pub fn keep_logs(&self, dir: &Path) -> Result<()> {
+        for at in 0..self.inner.len() {
+            let to = dir.join(format!("m{at}"));
+            std::fs::create_dir_all(&to)?;
+            for entry in std::fs::read_dir(self.inner[at].dir())? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with("log.") {
+                    std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Members that ended although nobody ended them, each with its last lines.
     pub fn deaths(&self) -> &[String] {
         &self.deaths
+    }
+
+    /// Has old revisions forgotten, by way of one member. Also one that is not answered may be done.
+    pub async fn compact(&mut self, via: usize, revision: i64, physical: bool) -> Result<()> {
+        self.compactions.push((Instant::now(), revision));
+        self.client(via).kv.compact(CompactionRequest { revision, physical }).await?;
+        Ok(())
+    }
+
+    /// Takes note that monotonic clocks leapt since then, by no more than this.
+    pub fn note_leap(&mut self, began: Instant, most: Duration) {
+        self.leaps.push((began, Instant::now(), most));
+    }
+
+    /// All that was noted: from when until when, and how far.
+    pub fn leaps(&self) -> &[(Instant, Instant, Duration)] {
+        &self.leaps
+    }
+
+    /// All that [`Cluster::compact`] was told: when, and up to which revision.
+    pub fn compactions(&self) -> &[(Instant, i64)] {
+        &self.compactions
     }
 
     /// What the members that answer say of themselves.
@@ -212,26 +267,39 @@ impl Cluster {
         leaders.max_by_key(|(_, status)| status.raft_term).map(|(at, _)| *at)
     }
 
+    /// As [`Cluster::leader`], after the time that electing one may take.
+    pub async fn some_leader(&self) -> Result<usize> {
+        let elected = timeout(ELECTION_MAX, async {
+            loop {
+                if let Some(leader) = self.leader().await {
+                    return leader;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        elected.await.map_err(|_| anyhow!("nobody leads in {ELECTION_MAX:?}"))
+    }
+
     /// Ends a member's process at once. One that is down stays so.
     pub async fn kill(&mut self, at: usize) -> Result<()> {
         self.notice_death(at);
         self.wanted[at] = false;
-        if self.inner[at].runs() {
-            return self.inner[at].kill().await;
+        match self.inner[at].runs() {
+            true => self.inner[at].kill().await,
+            false => Ok(()),
         }
-        self.bury(at).await
     }
 
     /// Starts a member that is down, and waits until it serves as far as its peers let it.
     pub async fn start_again(&mut self, at: usize) -> Result<()> {
-        self.spawn(at).await?;
+        self.spawn(at)?;
         self.inner[at].ready().await
     }
 
     /// As [`Cluster::start_again`], for some at once: they may need each other.
     pub async fn start_all_again(&mut self, some: &[usize]) -> Result<()> {
         for &at in some {
-            self.spawn(at).await?;
+            self.spawn(at)?;
         }
         for &at in some {
             self.inner[at].ready().await?;
@@ -239,30 +307,21 @@ impl Cluster {
         Ok(())
     }
 
-    async fn spawn(&mut self, at: usize) -> Result<()> {
+    fn spawn(&mut self, at: usize) -> Result<()> {
         self.notice_death(at);
         self.wanted[at] = true;
         if self.inner[at].runs() {
             return Ok(());
         }
-        self.bury(at).await?;
         if let Some(clock) = &mut self.site.homes()[at].clock {
             clock.reset()?;
         }
         self.inner[at].spawn()
     }
 
-    /// What is left of a process that ended goes.
-    async fn bury(&mut self, at: usize) -> Result<()> {
-        if self.inner[at].pid().is_some() {
-            self.inner[at].wait_exit(ANSWER_MAX).await?;
-        }
-        Ok(())
-    }
-
     /// Starts a member that may refuse to; gives the last line it said if so.
     pub async fn try_start(&mut self, at: usize, limit: Duration) -> Result<Option<String>> {
-        self.spawn(at).await?;
+        self.spawn(at)?;
         self.wanted[at] = false;
         match timeout(limit, self.inner[at].ready()).await {
             Ok(Ok(())) => Ok(None),

@@ -55,6 +55,7 @@ enum Moment {
     FaultBegan(usize),
     FaultEnded(usize),
     Seen(usize, usize),
+    Compacted(usize),
     Ended(usize),
 }
 
@@ -75,6 +76,10 @@ pub fn write(history: &History, out: &mut impl Write) -> io::Result<()> {
                 let verb = if let Moment::FaultBegan(_) = moment { "start" } else { "stop" };
                 let (kind, what) = (keyword(&fault.kind), text(&fault.what));
                 write!(out, ":type :info, :process :nemesis, :f :{verb}-{kind}, :value {what}")?;
+            }
+            Moment::Compacted(number) => {
+                let revision = history.compactions[number].revision;
+                write!(out, ":type :info, :process :nemesis, :f :compact, :value {{:revision {revision}}}")?;
             }
             Moment::Seen(number, place) => {
                 let seen = &history.watches[number].seen[place];
@@ -103,6 +108,8 @@ fn moments(history: &History) -> Vec<(Nanos, Moment)> {
         moments.push((fault.began, Moment::FaultBegan(number)));
         moments.push((fault.ended, Moment::FaultEnded(number)));
     }
+    let asked = history.compactions.iter().enumerate();
+    moments.extend(asked.map(|(number, one)| (one.asked, Moment::Compacted(number))));
     for (number, watch) in history.watches.iter().enumerate() {
         let seen = watch.seen.iter().enumerate();
         moments.extend(seen.map(|(place, seen)| (seen.at, Moment::Seen(number, place))));

@@ -243,7 +243,7 @@ impl<'a> Play<'a> {
             compacted: self.store.compacted,
         };
         let ends = (0..3).map(end).collect();
-        History { run, operations: self.operations, watches: vec![observer], faults: Vec::new(), ends }
+        History { run, operations: self.operations, watches: vec![observer], ends, ..History::default() }
     }
 
     /// What one that watches everything is told, over some reconnections.

@@ -20,6 +20,12 @@ pub struct History {
     pub watches: Vec<Watch>,
     /// What the nemesis did.
     pub faults: Vec<Fault>,
+    /// Compactions the nemesis asked for, whatever came of them.
+    #[serde(default)]
+    pub compactions: Vec<Compaction>,
+    /// When members' monotonic clocks went forward more than time did.
+    #[serde(default)]
+    pub leaps: Vec<Leap>,
     /// What each member said at the end, once all were healthy again.
     pub ends: Vec<End>,
 }
@@ -372,6 +378,26 @@ pub struct Fault {
     pub began: Nanos,
     /// When it was over, which may be after the run.
     pub ended: Nanos,
+}
+
+/// A compaction that no client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// When it was asked for: from then on it may be done.
+    pub asked: Nanos,
+    /// Up to which revision.
+    pub revision: i64,
+}
+
+/// A time in which the monotonic clocks of some members leapt, at once or in many steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leap {
+    /// No clock had leapt before …
+    pub began: Nanos,
+    /// … and none leapt after.
+    pub ended: Nanos,
+    /// The most that can have been lost to whoever counts by these clocks, one after the other.
+    pub most: Nanos,
 }
 
 /// What a member said at the end.

@@ -25,7 +25,10 @@ pub mod nemesis;
 pub mod net;
 pub mod report;
 pub mod run;
+mod say;
 pub mod stopwatch;
 pub mod watcher;
 pub mod wire;
 pub mod workload;
+
+pub use say::say;

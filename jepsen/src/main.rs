@@ -8,14 +8,16 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use jepsen::cell::{recheck, run_cell};
 use jepsen::driver::Load;
-use jepsen::matrix::Matrix;
-use jepsen::run::Settings;
-use jepsen::{nemesis, report, workload};
+use jepsen::matrix::{Matrix, UNFIT, Way};
+use jepsen::run::{Settings, Unfit};
+use jepsen::{nemesis, report, say, workload};
 use tests::Program;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Tries clusters under faults, and checks what clients saw.
 ///
-/// Exits with 1 where anomalies were found, and with 2 where nothing could be said.
+/// Exits with 1 where anomalies were found, with 2 where nothing could be said, and with 3 where that is because the
+/// nemesis does not fit the machine, the program or the number of members.
 #[derive(Debug, Parser)]
 #[command(name = "jepsen", version)]
 struct Cli {
@@ -32,7 +34,7 @@ enum Command {
         /// The run's directory.
         dir: PathBuf,
     },
-    /// Many workloads under many nemeses, one after the other.
+    /// Many workloads under many nemeses, each in a process of its own.
     Matrix(MatrixArgs),
     /// Puts tables of all results below a directory into a page, between its marks.
     Page {
@@ -111,6 +113,12 @@ struct MatrixArgs {
     /// Keeps the histories of all cells, not only of those with anomalies.
     #[arg(long)]
     histories: bool,
+    /// How many cells are run at once.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Does not run again what the directory has results of: same settings but for the seed, same version of the server.
+    #[arg(long)]
+    resume: bool,
     /// Where the evidence of every cell goes.
     #[arg(long, default_value = "jepsen-matrix")]
     out: PathBuf,
@@ -125,7 +133,7 @@ async fn main() -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("jepsen: {error:#}");
-            ExitCode::from(2)
+            ExitCode::from(if error.is::<Unfit>() { UNFIT } else { 2 })
         }
     }
 }
@@ -203,9 +211,9 @@ impl RunArgs {
         let settings = self.common.settings(&self.workload, &self.nemesis, seed, self.seconds)?;
         let name = format!("jepsen-{}-{}-{seed}", self.workload, self.nemesis);
         let out = self.out.unwrap_or_else(|| name.into());
-        println!("seed {seed}: {}", settings.command());
+        say(format!("seed {seed}: {}", settings.command()));
         let results = run_cell(&settings, &out).await?;
-        println!("{results}\n{}", out.display());
+        say(format!("{results}\n{}", out.display()));
         Ok(results.anomalies.is_empty())
     }
 }
@@ -221,6 +229,29 @@ impl MatrixArgs {
         let (common, seconds) = (&self.common, matrix.seconds);
         let settings =
             |workload: &str, nemesis: &str, seed| common.settings(workload, nemesis, seed, seconds);
-        matrix.run(seed, settings, &self.out, self.histories).await
+        let way = Way {
+            jepsen: std::env::current_exe().context("where this program is")?,
+            out: self.out.clone(),
+            jobs: self.jobs,
+            resume: self.resume,
+            histories: self.histories,
+        };
+        tokio::select! {
+            well = matrix.run(seed, settings, &way) => well,
+            signal = signalled() => {
+                anyhow::bail!("ended by {}; --resume goes on from here", signal?);
+            }
+        }
     }
+}
+
+/// Waits for a signal that ends this process, so that it does not go without a word.
+async fn signalled() -> Result<&'static str> {
+    let (mut interrupt, mut terminate, mut hangup) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hangup.recv() => "SIGHUP",
+    })
 }

@@ -1,16 +1,27 @@
-//! Many runs, one after the other: workloads × nemeses.
+//! Many runs: workloads × nemeses.
+//!
+//! Each cell is a process of its own, so that one that is killed, aborts or
+//! hangs is a line in the table, and the others are run. What is done is in
+//! `matrix.md` after every cell, and in the cells' directories: a matrix that
+//! was ended itself can be resumed.
 
-use std::path::Path;
+mod process;
+#[cfg(test)]
+mod tests;
+
+pub use process::UNFIT;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
+use futures::StreamExt;
 
-use crate::cell::run_cell;
 use crate::report::summary::Results;
-use crate::run::{Settings, Unfit};
-use crate::{nemesis, workload};
+use crate::run::{Settings, Unfit, version};
+use crate::{nemesis, say, workload};
 
 /// The nemeses of the full matrix: of a group, the one that does all of it.
 const FULL: [&str; 19] = [
@@ -78,8 +89,7 @@ pub struct Matrix {
 
 /// What came of a cell: nothing where it could not be run.
 struct Cell {
-    workload: String,
-    nemesis: String,
+    settings: Settings,
     seed: u64,
     results: Result<Results>,
 }
@@ -134,43 +144,84 @@ impl Matrix {
 
     /// Runs all cells and prints the table; the flag tells whether all was well.
     ///
-    /// Histories of cells without anomalies are kept only on request: they are long.
-    ///
     /// # Errors
     /// When not even the settings of a cell are right, or the table cannot be written.
     pub async fn run(
         &self,
         seed: u64,
         settings: impl Fn(&str, &str, u64) -> Result<Settings>,
-        out: &Path,
-        histories: bool,
+        way: &Way,
     ) -> Result<bool> {
         let began = Instant::now();
+        std::fs::create_dir_all(&way.out).with_context(|| format!("cannot make {}", way.out.display()))?;
+        // Each cell has a seed of its own, so that it can be run again alone.
+        let of = |(at, (workload, nemesis)): (usize, &(String, String))| {
+            Ok((at, settings(workload, nemesis, seed + at as u64)?))
+        };
+        let all = self.cells.iter().enumerate().map(of).collect::<Result<Vec<_>>>()?;
+        let count = all.len();
+        let runs = all.into_iter().map(|(at, settings)| async move {
+            let cell = way.run(settings, &format!("{}/{count}", at + 1)).await?;
+            Ok::<_, anyhow::Error>((at, cell))
+        });
+        let mut runs = futures::stream::iter(runs).buffer_unordered(way.jobs.max(1));
         let mut cells = Vec::new();
-        for (at, (workload, nemesis)) in self.cells.iter().enumerate() {
-            // Each cell has a seed of its own, so that it can be run again alone.
-            let seed = seed + at as u64;
-            let settings = settings(workload, nemesis, seed)?;
-            println!("{}/{} seed {seed}: {}", at + 1, self.cells.len(), settings.command());
-            let dir = out.join(format!("{workload}-{nemesis}"));
-            let results = run_cell(&settings, &dir).await;
-            match &results {
-                Ok(results) => {
-                    println!("  {}", verdict(results));
-                    if !histories && results.anomalies.is_empty() {
-                        forget_history(&dir)?;
-                    }
-                }
-                Err(error) => println!("  not run: {error:#}"),
-            }
-            let (workload, nemesis) = (workload.clone(), nemesis.clone());
-            cells.push(Cell { workload, nemesis, seed, results });
+        while let Some(cell) = runs.next().await {
+            cells.push(cell?);
+            cells.sort_by_key(|(at, _)| *at);
+            std::fs::write(way.out.join("matrix.md"), format!("{}\n", table(&cells)))?;
         }
-        let table = table(&cells);
-        println!("{table}\n{} cells in {} s", cells.len(), began.elapsed().as_secs());
-        std::fs::write(out.join("matrix.md"), format!("{table}\n"))?;
-        Ok(cells.iter().all(Cell::is_well))
+        say(format!("{}\n{count} cells in {} s", table(&cells), began.elapsed().as_secs()));
+        Ok(cells.iter().all(|(_, cell)| cell.is_well()))
     }
+}
+
+/// How cells are run.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// The program that runs one: this one.
+    pub jepsen: PathBuf,
+    /// Below which each has a directory.
+    pub out: PathBuf,
+    /// How many are run at once.
+    pub jobs: usize,
+    /// Whether one whose directory has its results is not run again.
+    pub resume: bool,
+    /// Whether histories without anomalies are kept: they are long.
+    pub histories: bool,
+}
+
+impl Way {
+    /// Runs a cell, or finds what came of it before.
+    async fn run(&self, settings: Settings, place: &str) -> Result<Cell> {
+        let Settings { workload, nemesis, .. } = &settings;
+        let dir = self.out.join(format!("{workload}-{nemesis}"));
+        if let Some(results) = self.resume.then(|| earlier(&dir, &settings)).flatten() {
+            say(format!("{place} there since earlier: {}\n  {}", results.run.command, verdict(&results)));
+            return Ok(Cell { seed: results.run.seed, settings, results: Ok(results) });
+        }
+        say(format!("{place} seed {}: {}", settings.seed, settings.command()));
+        let results = process::run(&self.jepsen, &settings, &dir).await;
+        match &results {
+            Ok(results) => {
+                say(format!("{place} {}", verdict(results)));
+                if !self.histories && results.anomalies.is_empty() {
+                    forget_history(&dir)?;
+                }
+            }
+            Err(error) => say(format!("{place} not run: {error:#}")),
+        }
+        Ok(Cell { seed: settings.seed, settings, results })
+    }
+}
+
+/// What is left in a directory of the same command, whatever its seed, on the same version of the program.
+fn earlier(dir: &Path, settings: &Settings) -> Option<Results> {
+    let text = std::fs::read_to_string(dir.join("results.json")).ok()?;
+    // Half of one is what a process that was killed left.
+    let results: Results = serde_json::from_str(&text).ok()?;
+    let same = Settings { seed: results.run.seed, ..settings.clone() }.command() == results.run.command;
+    (same && version(&settings.program).ok()? == results.run.program).then_some(results)
 }
 
 fn forget_history(dir: &Path) -> Result<()> {
@@ -193,7 +244,7 @@ fn verdict(results: &Results) -> String {
     }
 }
 
-fn table(cells: &[Cell]) -> Table {
+fn table(cells: &[(usize, Cell)]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     table.set_header([
@@ -208,8 +259,9 @@ fn table(cells: &[Cell]) -> Table {
         "unavailable s",
         "anomalies",
     ]);
-    for cell in cells {
-        let mut row = vec![cell.workload.clone(), cell.nemesis.clone(), cell.seed.to_string()];
+    for (_, cell) in cells {
+        let Settings { workload, nemesis, .. } = &cell.settings;
+        let mut row = vec![workload.clone(), nemesis.clone(), cell.seed.to_string()];
         match &cell.results {
             Ok(results) => {
                 let operations = &results.operations;
@@ -227,29 +279,4 @@ fn table(cells: &[Cell]) -> Table {
         table.add_row(row);
     }
     table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_cell_can_be_run() {
-        for matrix in [Matrix::full(180), Matrix::short()] {
-            for (workload, nemesis) in matrix.cells {
-                assert!(workload::by_name(&workload).is_some(), "{workload}");
-                assert!(nemesis::by_name(&nemesis).is_some(), "{nemesis}");
-            }
-        }
-    }
-
-    #[test]
-    fn nemeses_that_are_named_replace_those_of_the_selection() {
-        let mut matrix = Matrix::short();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        matrix.choose(&names(&["set", "lock"]), &names(&["none", "kill"])).expect("they exist");
-        let cells: Vec<_> = matrix.cells.iter().map(|(w, n)| (w.as_str(), n.as_str())).collect();
-        assert_eq!(cells, [("set", "none"), ("set", "kill"), ("lock", "none"), ("lock", "kill")]);
-        assert!(matrix.choose(&names(&["nobody"]), &[]).is_err());
-    }
 }

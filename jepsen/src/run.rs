@@ -7,10 +7,10 @@
 //! to serve again.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rand::SeedableRng;
@@ -21,7 +21,7 @@ use tokio::time::{sleep_until, timeout};
 use crate::check::Check;
 use crate::cluster::{Cluster, Shape};
 use crate::driver::{Driver, Load, split};
-use crate::history::{End, History, Run};
+use crate::history::{Compaction, End, History, Leap, Run};
 use crate::nemesis::{self, Pace, Work};
 use crate::stopwatch::{Stopwatch, nanos};
 use crate::workload;
@@ -60,9 +60,14 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Unfit(pub String);
 
+impl Unfit {
+    /// How it is told.
+    pub const PREFIX: &str = "the nemesis does not fit: ";
+}
+
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the nemesis does not fit: {}", self.0)
+        write!(f, "{}{}", Unfit::PREFIX, self.0)
     }
 }
 
@@ -82,18 +87,26 @@ pub struct Ran {
 impl Settings {
     /// The command that does the same again.
     pub fn command(&self) -> String {
+        format!("jepsen {}", self.args().join(" "))
+    }
+
+    /// The arguments of that command.
+    pub fn args(&self) -> Vec<String> {
         let program = if self.program.is_ours() { "--program" } else { "--real-etcd" };
-        let mut words = vec![
-            "jepsen run".to_owned(),
-            format!("--workload {} --nemesis {} --seed {}", self.workload, self.nemesis, self.seed),
-            format!("--seconds {} --members {}", self.time.as_secs(), self.members),
-            format!("--clients {} --rate {}", self.load.clients, self.load.rate),
-            format!("--patience {}", self.load.patience.as_secs_f64()),
-            format!("{program} {}", self.program.path().display()),
-        ];
-        words.extend(self.loopback.then(|| "--loopback".to_owned()));
-        words.extend(self.flags.iter().map(|flag| format!("--flag={flag}")));
-        words.join(" ")
+        let mut args = vec!["run".to_owned()];
+        let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+        option("--workload", self.workload.clone());
+        option("--nemesis", self.nemesis.clone());
+        option("--seed", self.seed.to_string());
+        option("--seconds", self.time.as_secs().to_string());
+        option("--members", self.members.to_string());
+        option("--clients", self.load.clients.to_string());
+        option("--rate", self.load.rate.to_string());
+        option("--patience", self.load.patience.as_secs_f64().to_string());
+        option(program, self.program.path().display().to_string());
+        args.extend(self.loopback.then(|| "--loopback".to_owned()));
+        args.extend(self.flags.iter().map(|flag| format!("--flag={flag}")));
+        args
     }
 
     /// Runs it. Members' logs are kept below `logs` where something went wrong.
@@ -140,10 +153,21 @@ impl Settings {
         for death in cluster.deaths() {
             check.add("member-died", Vec::new(), || death.clone());
         }
-        let history = History { run: self.described()?, operations, watches, faults: work.faults, ends };
+        let since = |at: Instant| nanos(at.saturating_duration_since(clock.began()));
+        let compacted = cluster.compactions().iter();
+        let compactions =
+            compacted.map(|&(at, revision)| Compaction { asked: since(at), revision }).collect();
+        let leapt = |&(began, ended, most): &(Instant, Instant, Duration)| Leap {
+            began: since(began),
+            ended: since(ended),
+            most: nanos(most),
+        };
+        let leaps = cluster.leaps().iter().map(leapt).collect();
+        let (run, faults) = (self.described()?, work.faults);
+        let history = History { run, operations, watches, faults, compactions, leaps, ends };
         let mut notes = vec![format!("network: {}", cluster.network())];
         notes.extend(work.failures.into_iter().map(|failure| format!("nemesis: {failure}")));
-        keep_logs(&cluster, logs)?;
+        cluster.keep_logs(logs)?;
         Ok(Ran { history, check, notes })
     }
 
@@ -181,7 +205,10 @@ async fn heal(
 }
 
 /// `quorate` or `etcd`, and its version.
-fn version(program: &Program) -> Result<String> {
+///
+/// # Errors
+/// When the program cannot be asked.
+pub fn version(program: &Program) -> Result<String> {
     let said = Command::new(program.path()).arg("--version").output().context("asking for the version")?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let (name, line) = match program.is_ours() {
@@ -190,19 +217,4 @@ fn version(program: &Program) -> Result<String> {
     };
     let version = said.lines().find_map(|text| text.strip_prefix(line)).unwrap_or("of no version");
     Ok(format!("{name} {version}"))
-}
-
-/// Copies what all starts of all members have printed.
-fn keep_logs(cluster: &Cluster, logs: &Path) -> Result<()> {
-    for at in cluster.all() {
-        let to: PathBuf = logs.join(format!("m{at}"));
-        std::fs::create_dir_all(&to)?;
-        for entry in std::fs::read_dir(cluster.member(at).dir())? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("log.") {
-                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,6 @@
 //! One member: a server process, its directory and its ports.
 
 use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -84,7 +83,9 @@ pub struct Member {
     dir: TempDir,
     client_port: u16,
     peer_port: u16,
+    /// Until its end was seen: the kernel gives its number to another process then.
     child: Option<Child>,
+    ended: ExitStatus,
     starts: u32,
     process: Arc<AtomicI32>,
 }
@@ -111,6 +112,7 @@ impl Member {
             client_port: free_port(),
             peer_port: free_port(),
             child: None,
+            ended: ExitStatus::default(),
             starts: 0,
             process: Arc::default(),
         })
@@ -183,7 +185,6 @@ impl Member {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.exited()? {
-                self.child = None;
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -195,10 +196,10 @@ impl Member {
 
     /// How the process ended, if it has.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        match &mut self.child {
-            Some(child) => Ok(child.try_wait()?),
-            None => Ok(Some(ExitStatus::from_raw(0))),
-        }
+        let Some(child) = &mut self.child else { return Ok(Some(self.ended)) };
+        let Some(status) = child.try_wait()? else { return Ok(None) };
+        (self.child, self.ended) = (None, status);
+        Ok(Some(status))
     }
 
     /// The process, while it runs.

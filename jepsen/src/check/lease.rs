@@ -1,7 +1,8 @@
 //! Whether leases last as long as was promised, and locks are held by one.
 //!
 //! A grant, or a keep-alive that says the lease is there, promises its time to
-//! live from no earlier than when it was asked. So a lease's keys may not go on
+//! live from no earlier than when it was asked, less what monotonic clocks leapt
+//! meanwhile. So a lease's keys may not go on
 //! their own before that, and a question about it may not be told of less.
 //! While no fault is active they must go soon after.
 
@@ -16,6 +17,8 @@ use crate::history::{
 };
 
 const SECOND: Nanos = 1_000_000_000;
+
+const NOT_FOUND: &str = "etcdserver: requested lease not found";
 
 /// How much later than promised a lease may end while all is well: etcd looks every half second, and
 /// a new leader gives every lease its whole time again.
@@ -36,9 +39,21 @@ struct Lease {
 
 impl Lease {
     /// Until when it was promised to live, by what was asked before a time.
-    fn until(&self, before: Nanos) -> Option<(Nanos, usize)> {
+    fn until(&self, history: &History, before: Nanos) -> Option<(Nanos, usize)> {
         let asked = self.promised.iter().filter(|(asked, ..)| *asked < before).max()?;
-        Some((asked.0 + self.ttl as Nanos * SECOND, asked.2))
+        Some((self.least(history, asked.0), asked.2))
+    }
+
+    /// As [`Lease::until`], by what was heard before a time.
+    fn until_heard(&self, history: &History, before: Nanos) -> Option<(Nanos, usize)> {
+        let (asked, _, by) = self.promised.iter().filter(|(_, heard, _)| *heard < before).max()?;
+        Some((self.least(history, *asked), *by))
+    }
+
+    /// Until when it lives at least that was promised to live from some time on.
+    fn least(&self, history: &History, asked: Nanos) -> Nanos {
+        let until = asked + self.ttl as Nanos * SECOND;
+        until.saturating_sub(leapt(history, asked, until))
     }
 }
 
@@ -49,6 +64,7 @@ pub fn check(history: &History, timeline: &Timeline, slack: Nanos) -> Check {
     check.look("leases", leases.len());
     early(history, timeline, &leases, &mut check);
     questions(history, &leases, &mut check);
+    refusals(history, &leases, &mut check);
     late(history, timeline, &leases, slack, &mut check);
     locks(history, &leases, &mut check);
     check
@@ -109,8 +125,8 @@ fn early(history: &History, timeline: &Timeline, leases: &BTreeMap<i64, Lease>, 
         let Writer::Expiry(id) = revision.writer else { continue };
         check.look("expired", 1);
         let Some(lease) = leases.get(&id) else { continue };
-        let Some((until, by)) = lease.until(revision.known) else { continue };
-        if revision.known < until && leap(history, until - lease.ttl as Nanos * SECOND, until).is_none() {
+        let Some((until, by)) = lease.until(history, revision.known) else { continue };
+        if revision.known < until {
             check.add("expired-early", vec![by], || {
                 format!(
                     "Lease {id} expired at revision {}, which was known {} before operation {by} allowed it: that asked \
@@ -145,21 +161,65 @@ fn questions(history: &History, leases: &BTreeMap<i64, Lease>, check: &mut Check
             continue;
         }
         // A promise counts if it was heard before this was asked.
-        let heard = lease.promised.iter().filter(|(_, heard, _)| *heard < operation.invoked);
-        let Some((asked, _, by)) = heard.max() else { continue };
-        let until = asked + lease.ttl as Nanos * SECOND;
+        let Some((until, by)) = lease.until_heard(history, operation.invoked) else { continue };
         check.look("answers about leases", 1);
         let least = (until.saturating_sub(operation.returned) / SECOND) as i64;
-        if leap(history, *asked, until).is_some() {
-            continue;
-        }
         let gone = ttl < 0 || (ttl == 0 && matches!(operation.action, Action::LeaseKeepAlive { .. }));
         if until > operation.returned && (gone || ttl < least) {
-            check.add(if gone { "expired-early" } else { "ttl-short" }, vec![*by, index], || {
+            check.add(if gone { "expired-early" } else { "ttl-short" }, vec![by, index], || {
                 format!("Operation {index} was told that lease {id} has {ttl} s; by operation {by} it has at least {least} s.")
             });
         }
     }
+}
+
+/// Requests that were refused as if their lease did not exist, while it was promised and nobody had asked for its end.
+fn refusals(history: &History, leases: &BTreeMap<i64, Lease>, check: &mut Check) {
+    for (index, operation) in history.operations.iter().enumerate() {
+        match &operation.outcome {
+            Outcome::Refused(why) if why.ends_with(NOT_FOUND) => check.look("refused for their lease", 1),
+            _ => continue,
+        }
+        let mut lives = Vec::new();
+        for id in named(&operation.action) {
+            let Some(lease) = leases.get(&id) else { break };
+            let Some((until, by)) = lease.until_heard(history, operation.invoked) else { break };
+            let ended = lease.revokes.iter().any(|(asked, _)| *asked <= operation.returned);
+            if ended || until <= operation.returned {
+                break;
+            }
+            lives.push((id, by));
+        }
+        // One that may not exist is reason enough.
+        if lives.len() == named(&operation.action).count() {
+            let by = lives.iter().map(|(_, by)| *by).chain([index]).collect();
+            check.add("lease-lost", by, || {
+                let ids: Vec<i64> = lives.iter().map(|(id, _)| *id).collect();
+                format!(
+                    "Operation {index} was refused as if its lease was not there, but {ids:?} had time left."
+                )
+            });
+        }
+    }
+}
+
+/// The leases without which an action is refused.
+fn named(action: &Action) -> impl Iterator<Item = i64> {
+    let ids = match action {
+        Action::LeaseRevoke { id } | Action::LeaseKeepAlive { id } | Action::LeaseTimeToLive { id } => {
+            vec![*id]
+        }
+        Action::Put(put) => vec![put.lease],
+        Action::Txn(txn) => {
+            let put = |request: &Request| match request {
+                Request::Put(put) => Some(put.lease),
+                _ => None,
+            };
+            txn.then.iter().chain(&txn.otherwise).filter_map(put).collect()
+        }
+        _ => Vec::new(),
+    };
+    ids.into_iter().filter(|id| *id != 0)
 }
 
 /// Keys that are still there long after their lease's time, though no fault was active.
@@ -233,13 +293,12 @@ fn locks(history: &History, leases: &BTreeMap<i64, Lease>, check: &mut Check) {
         let Body::Txn { succeeded: true, .. } = &answer.body else { continue };
         let Some((key, id)) = lock(txn) else { continue };
         let Some((lease, (until, _))) =
-            leases.get(&id).and_then(|lease| Some((lease, lease.until(Nanos::MAX)?)))
+            leases.get(&id).and_then(|lease| Some((lease, lease.until(history, Nanos::MAX)?)))
         else {
             continue;
         };
         let revoked = lease.revokes.iter().map(|(asked, _)| *asked).min().unwrap_or(Nanos::MAX);
-        let leap = leap(history, operation.invoked, until).unwrap_or(Nanos::MAX);
-        let hold = Hold { from: operation.returned, to: until.min(revoked).min(leap), index };
+        let hold = Hold { from: operation.returned, to: until.min(revoked), index };
         holds.entry(key).or_default().push(hold);
     }
     for operation in
@@ -314,10 +373,10 @@ fn ended(operation: &Operation) -> Vec<Keys> {
     }
 }
 
-/// When between two times a monotonic clock began to leap.
-fn leap(history: &History, from: Nanos, to: Nanos) -> Option<Nanos> {
-    let leaps = history.faults.iter().filter(|fault| fault.kind.contains("monotonic"));
-    leaps.filter(|fault| fault.began <= to && fault.ended >= from).map(|fault| fault.began).min()
+/// By how much monotonic clocks may have leapt between two times.
+fn leapt(history: &History, from: Nanos, to: Nanos) -> Nanos {
+    let between = history.leaps.iter().filter(|leap| leap.began <= to && leap.ended >= from);
+    between.map(|leap| leap.most).sum()
 }
 
 fn seconds(nanos: Nanos) -> String {

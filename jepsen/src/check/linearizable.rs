@@ -8,10 +8,13 @@
 //!  2. Time: who asks after a revision was heard of is not answered from before it
 //!     (`floor`), and nobody hears of a revision before its write was asked for (`ceiling`).
 //!  3. Leases and compactions, which take no revision, by their own order in time.
+//!
+//! And what is refused for its revision has to be refused for it.
 
 mod answers;
 mod leases;
 mod order;
+mod refusals;
 
 use super::Check;
 use super::timeline::Timeline;
@@ -25,6 +28,7 @@ pub fn check(history: &History, timeline: &Timeline) -> Check {
     order::check(history, timeline, &mut check);
     leases::check(history, timeline, &mut check);
     leases::check_compactions(history, &mut check);
+    refusals::check(history, timeline, &mut check);
     check
 }
 

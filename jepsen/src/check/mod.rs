@@ -5,18 +5,19 @@
 //! | checker | believes | finds |
 //! |---|---|---|
 //! | `timeline` | the observer and answers | what they contradict each other in, what nobody asked for |
-//! | `linearizable` | revisions | answers that are not the model's, time, lost writes, leases, compactions |
+//! | `linearizable` | revisions | answers that are not the model's, time, lost writes, leases, compactions, refusals |
 //! | `wgl` | nothing | keys whose operations no order fits |
 //! | `append` | lists | Elle's anomalies |
 //! | `set` | nothing | what was acknowledged and is not there |
 //! | `serializable` | revisions | old reads that never were so, members that go back |
-//! | `lease` | the run's clock | leases that end early or late, locks held by two |
+//! | `lease` | the run's clock | leases that end early or late or are not there, locks held by two |
 //! | `watch` | revisions | what watchers were not told, told twice, too early or untrue |
 //! | `hash` | members | members that differ |
 
 mod anomaly;
 pub mod append;
 pub mod availability;
+mod compactions;
 pub mod hash;
 pub mod lease;
 pub mod linearizable;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::generate::{Plan, Workload, history as generated};
-use crate::history::{Action, Answer, Body, Event, Notice, Operation, Outcome, Pair, Request};
+use crate::history::{Action, Answer, Body, Event, Nanos, Notice, Operation, Outcome, Pair, Request};
 
 const WORKLOADS: [Workload; 5] =
     [Workload::Mix, Workload::Register, Workload::Append, Workload::Set, Workload::Lock];
@@ -760,23 +760,115 @@ fn leases_that_go_on_after_their_end() {
     });
 }
 
-/// A monotonic clock that leaps excuses a lease that ends early.
+/// A monotonic clock that leaps excuses a lease that ends early by as much, and no more: runs under leaping clocks were
+/// not looked at.
 #[test]
 fn leases_under_a_leaping_clock() {
+    let mut early = 0;
     for seed in 0..20 {
         let mut history = generated(&Plan::new(Workload::Lock, seed));
+        // They last a second less than was promised.
         for operation in &mut history.operations {
             if let (Action::LeaseGrant { .. }, Outcome::Done(Answer { body: Body::Lease { ttl, .. }, .. })) =
                 (&operation.action, &mut operation.outcome)
             {
-                *ttl = 100;
+                *ttl += 1;
             }
         }
-        let kind = "clock-monotonic-jump".to_string();
         let ended = history.run.duration;
-        history.faults.push(crate::history::Fault { kind, what: String::new(), began: 0, ended });
+        let mut found = |most: Nanos| {
+            history.leaps = vec![crate::history::Leap { began: 0, ended, most }];
+            lease::check(&history, &Timeline::of(&history), lease::SLACK).anomalies
+        };
+        assert_eq!(found(1_000_000_000), &[], "seed {seed}");
+        early += found(100_000_000).iter().filter(|anomaly| anomaly.name == "expired-early").count();
+        // Leaps of another time are no excuse.
+        history.leaps = vec![crate::history::Leap { began: ended + 1, ended: ended + 2, most: Nanos::MAX }];
         let timeline = Timeline::of(&history);
-        assert_eq!(lease::check(&history, &timeline, lease::SLACK).anomalies, &[], "seed {seed}");
+        early += lease::check(&history, &timeline, lease::SLACK).found.len();
+    }
+    assert!(early > 20, "{early}");
+}
+
+fn refuse(operation: &mut Operation, why: &str) -> bool {
+    operation.outcome = Outcome::Refused(why.to_owned());
+    true
+}
+
+/// What was refused for a revision was believed, whatever it was.
+#[test]
+fn refusals_for_a_revision_that_are_not_true() {
+    let refused = |action: Action, why: &'static str| {
+        move |history: &mut History| {
+            spoil_one(history, |operation| {
+                let range = matches!(&operation.action, Action::Range(range) if !range.serializable);
+                range && {
+                    operation.action = action.clone();
+                    refuse(operation, why)
+                }
+            })
+        }
+    };
+    let read = |revision| Action::Range(crate::history::Range { revision, ..Default::default() });
+    let compacted = "OutOfRange: etcdserver: mvcc: required revision has been compacted";
+    for action in [read(0), read(5_000), Action::Compact { revision: 5_000 }] {
+        must_find(Workload::Mix, &["linearizable:untrue-compacted"], refused(action, compacted));
+    }
+    let future = "OutOfRange: etcdserver: mvcc: required revision is a future revision";
+    for action in [read(0), read(2), Action::Compact { revision: 2 }] {
+        must_find(Workload::Mix, &["linearizable:untrue-future"], refused(action, future));
+    }
+    // It may have been compacted by a nemesis whose own end nobody knows, and nobody has to know of the future.
+    for seed in 0..5 {
+        let mut history = generated(&Plan::new(Workload::Register, seed));
+        let asked = history.operations.first().expect("there are some").invoked;
+        history.compactions.push(crate::history::Compaction { asked, revision: 40 });
+        assert!(refused(read(39), compacted)(&mut history) && refused(read(5_000), future)(&mut history));
+        let timeline = Timeline::of(&history);
+        assert_eq!(linearizable::check(&history, &timeline).anomalies, &[], "seed {seed}");
+    }
+}
+
+/// "Lease not found" of one that was just granted was believed.
+#[test]
+fn a_lease_that_is_lost() {
+    let spoil = |history: &mut History, excuse: bool| {
+        let found = history.operations.iter().find_map(|grant| {
+            let (Action::LeaseGrant { id, ttl }, Outcome::Done(_)) = (&grant.action, &grant.outcome) else {
+                return None;
+            };
+            let until = grant.invoked + *ttl as u64 * 1_000_000_000;
+            let at = history.operations.iter().position(|operation| {
+                let own = matches!(&operation.action, Action::LeaseKeepAlive { id: own } if own == id);
+                own && operation.invoked > grant.returned && operation.returned < until
+            })?;
+            let returned = history.operations[at].returned;
+            let revoked = history.operations.iter().any(|operation| {
+                matches!(operation.action, Action::LeaseRevoke { id: own } if own == *id)
+                    && operation.invoked <= returned
+            });
+            (!revoked).then_some((*id, at))
+        });
+        let Some((id, at)) = found else { return false };
+        let operation = &mut history.operations[at];
+        operation.action =
+            Action::Put(crate::history::Put { key: "k".into(), lease: id, ..Default::default() });
+        if excuse {
+            // Somebody may have ended it meanwhile.
+            let mut revoke = operation.clone();
+            revoke.action = Action::LeaseRevoke { id };
+            revoke.outcome = Outcome::Unknown("timed out".to_owned());
+            refuse(operation, "NotFound: etcdserver: requested lease not found");
+            history.operations.insert(at, revoke);
+            return true;
+        }
+        refuse(operation, "NotFound: etcdserver: requested lease not found")
+    };
+    must_find(Workload::Lock, &["lease:lease-lost"], |history| spoil(history, false));
+    for seed in 0..20 {
+        let mut history = generated(&Plan::new(Workload::Lock, seed));
+        spoil(&mut history, true);
+        assert!(!found(&history).contains(&"lease:lease-lost".to_owned()), "seed {seed}");
     }
 }
 

@@ -110,7 +110,7 @@ impl Cluster {
 
     /// Asks the leader to let another one lead; gives both.
     pub async fn move_leader(&self, to: usize) -> Result<usize> {
-        let leader = self.leader().await.context("nobody leads")?;
+        let leader = self.some_leader().await?;
         ensure!(leader != to, "member {to} leads already");
         let target = timeout(ANSWER_MAX, self.client(to).status()).await??;
         let request = MoveLeaderRequest { target_id: target.header.unwrap_or_default().member_id };

@@ -1,5 +1,7 @@
 use super::*;
-use crate::history::{Compare, Delete, End, Event, Fault, Keys, Notice, Put, Range, Run, Seen, Watch};
+use crate::history::{
+    Compaction, Compare, Delete, End, Event, Fault, Keys, Notice, Put, Range, Run, Seen, Watch,
+};
 
 fn one(key: &str) -> Keys {
     Keys { key: key.to_owned(), end: String::new() }
@@ -157,6 +159,7 @@ fn everything() -> History {
         began: 1,
         ended: 40,
     });
+    history.compactions.push(Compaction { asked: 2, revision: 8 });
     let event = Event { deleted: true, pair: Pair::default(), previous: None };
     let notices = [
         Notice::Created { start: 1 },
@@ -179,74 +182,45 @@ fn all_else_is_told_as_maps() {
         "\
 {:index 0, :time 0, :type :invoke, :process 3, :f :lease-grant, :value {:id 7, :ttl 5}, :member 0}
 {:index 1, :time 1, :type :info, :process :nemesis, :f :start-partition-one-way, :value \"1 | 2\"}
-{:index 2, :time 3, :type :info, :process :watch-0, :f :created, :value {:start 1}, :member 1, :revision 2}
-{:index 3, :time 3, :type :info, :process :watch-0, :f :events, :value [{:deleted true, :pair {:created 0, :key \"\", :lease 0, :modified 0, :value \"\", :version 0}, :previous nil}], :member 1, :revision 2}
-{:index 4, :time 3, :type :info, :process :watch-0, :f :progress, :value nil, :member 1, :revision 2}
-{:index 5, :time 3, :type :info, :process :watch-0, :f :cancelled, :value {:compacted 3, :reason \"compacted\"}, :member 1, :revision 2}
-{:index 6, :time 3, :type :info, :process :watch-0, :f :lost, :value \"reset\", :member 1, :revision 2}
-{:index 7, :time 5, :type :invoke, :process 4, :f :compact, :value {:revision 1}, :member 1}
-{:index 8, :time 9, :type :ok, :process 3, :f :lease-grant, :value {:id 7, :ttl 5}, :member 0, :revision 2}
-{:index 9, :time 10, :type :invoke, :process 3, :f :put, :value {:key \"\\u0000\\u001bé\\\\\", :lease 0, :previous false, :value \"a\\nb\"}, :member 2}
-{:index 10, :time 14, :type :ok, :process 4, :f :compact, :value nil, :member 1, :revision 2}
-{:index 11, :time 19, :type :info, :process 3, :f :put, :value {:key \"\\u0000\\u001bé\\\\\", :lease 0, :previous false, :value \"a\\nb\"}, :member 2, :error \"\\\"late\\\"\"}
-{:index 12, :time 40, :type :info, :process :nemesis, :f :stop-partition-one-way, :value \"1 | 2\"}
-{:index 13, :time 40, :type :info, :process :member-2, :f :hash, :value {:compacted 1, :hash 77, :member 2, :revision 9}}
+{:index 2, :time 2, :type :info, :process :nemesis, :f :compact, :value {:revision 8}}
+{:index 3, :time 3, :type :info, :process :watch-0, :f :created, :value {:start 1}, :member 1, :revision 2}
+{:index 4, :time 3, :type :info, :process :watch-0, :f :events, :value [{:deleted true, :pair {:created 0, :key \"\", :lease 0, :modified 0, :value \"\", :version 0}, :previous nil}], :member 1, :revision 2}
+{:index 5, :time 3, :type :info, :process :watch-0, :f :progress, :value nil, :member 1, :revision 2}
+{:index 6, :time 3, :type :info, :process :watch-0, :f :cancelled, :value {:compacted 3, :reason \"compacted\"}, :member 1, :revision 2}
+{:index 7, :time 3, :type :info, :process :watch-0, :f :lost, :value \"reset\", :member 1, :revision 2}
+{:index 8, :time 5, :type :invoke, :process 4, :f :compact, :value {:revision 1}, :member 1}
+{:index 9, :time 9, :type :ok, :process 3, :f :lease-grant, :value {:id 7, :ttl 5}, :member 0, :revision 2}
+{:index 10, :time 10, :type :invoke, :process 3, :f :put, :value {:key \"\\u0000\\u001bé\\\\\", :lease 0, :previous false, :value \"a\\nb\"}, :member 2}
+{:index 11, :time 14, :type :ok, :process 4, :f :compact, :value nil, :member 1, :revision 2}
+{:index 12, :time 19, :type :info, :process 3, :f :put, :value {:key \"\\u0000\\u001bé\\\\\", :lease 0, :previous false, :value \"a\\nb\"}, :member 2, :error \"\\\"late\\\"\"}
+{:index 13, :time 40, :type :info, :process :nemesis, :f :stop-partition-one-way, :value \"1 | 2\"}
+{:index 14, :time 40, :type :info, :process :member-2, :f :hash, :value {:compacted 1, :hash 77, :member 2, :revision 9}}
 "
     );
 }
 
-/// The shape of EDN: after one value, what is left.
-fn skip(text: &str) -> &str {
-    let text = text.trim_start_matches([' ', ',', '\n']);
-    let Some(first) = text.chars().next() else { panic!("a value is missing") };
-    let close = match first {
-        '{' => '}',
-        '[' => ']',
-        '"' => {
-            let mut rest = text[1..].chars();
-            while let Some(char) = rest.next() {
-                match char {
-                    '"' => return rest.as_str(),
-                    '\\' => {
-                        let escape = rest.next().unwrap();
-                        assert!("\"\\nrtu".contains(escape), "{text}");
-                    }
-                    control => assert!(!control.is_control(), "{text}"),
-                }
-            }
-            panic!("text does not end: {text}")
-        }
-        _ => {
-            let end = text.find([' ', ',', '}', ']', '\n']).unwrap_or(text.len());
-            let word = &text[..end];
-            let keyword = word.strip_prefix(':').is_some_and(|name| {
-                !name.is_empty() && name.chars().all(|char| char.is_alphanumeric() || char == '-')
-            });
-            let known = matches!(word, "nil" | "true" | "false") || word.parse::<i64>().is_ok();
-            assert!(keyword || known, "{word:?} in {text}");
-            return &text[end..];
-        }
-    };
-    let mut rest = &text[1..];
-    let mut values = 0;
-    loop {
-        rest = rest.trim_start_matches([' ', ',']);
-        if let Some(after) = rest.strip_prefix(close) {
-            assert!(close == ']' || values % 2 == 0, "a key without a value: {text}");
-            return after;
-        }
-        rest = skip(rest);
-        values += 1;
-    }
-}
-
+/// As read by somebody else, who does not know `\u` in texts, as Clojure does.
 #[test]
-fn every_line_is_one_value() {
+fn every_line_is_a_map_that_others_read() {
+    use clojure_reader::edn::{Edn, read};
+
     let text = written(&everything());
-    assert_eq!(text.lines().count(), 14);
-    for line in text.lines() {
-        assert_eq!(skip(line), "");
+    assert_eq!(text.lines().count(), 15);
+    for (index, line) in text.lines().enumerate() {
+        let line = &line.replace("\\u00", "");
+        let (value, rest) = read(line).unwrap_or_else(|error| panic!("{error:?} in {line}"));
+        assert_eq!(rest, "", "{line}");
+        assert_eq!(value.get(&Edn::key("index")), Some(&Edn::Int(index as i64)), "{line}");
+        for name in ["time", "type", "process", "f", "value"] {
+            assert!(value.contains(&Edn::key(name)), "{name} is missing in {line}");
+        }
     }
+    let put = text.lines().find(|line| line.contains(":f :put")).expect("one is there");
+    let put = put.replace("\\u00", "");
+    let (put, _) = read(&put).expect("it was read before");
+    let value = put.get(&Edn::key("value")).expect("it has one");
+    assert_eq!(value.get(&Edn::key("key")), Some(&Edn::string("001bé\\")));
+    assert_eq!(value.get(&Edn::key("value")), Some(&Edn::string("a\nb")));
 }
 
 #[test]

@@ -7,6 +7,10 @@ use crate::history::{
     Txn,
 };
 
+const COMPACTED: &str = "OutOfRange: etcdserver: mvcc: required revision has been compacted";
+const FUTURE: &str = "OutOfRange: etcdserver: mvcc: required revision is a future revision";
+const NO_LEASE: &str = "NotFound: etcdserver: requested lease not found";
+
 #[derive(Debug)]
 struct Lease {
     ttl: i64,
@@ -52,8 +56,11 @@ impl Store {
 
     /// A read of an older state, as of a member that has applied only that much.
     pub fn read_at(&self, range: &Range, revision: i64) -> Result<Answer, String> {
-        if range.revision > revision || (range.revision != 0 && range.revision < self.compacted) {
-            return Err("out of range".into());
+        if range.revision > revision {
+            return Err(FUTURE.into());
+        }
+        if range.revision != 0 && range.revision < self.compacted {
+            return Err(COMPACTED.into());
         }
         let at = if range.revision == 0 { revision } else { range.revision };
         let body =
@@ -71,8 +78,11 @@ impl Store {
             Action::Delete(delete) => self.delete(delete),
             Action::Txn(txn) => self.txn(txn)?,
             Action::Compact { revision } => {
-                if *revision <= self.compacted || *revision > self.revision {
-                    return Err("out of range".into());
+                if *revision <= self.compacted {
+                    return Err(COMPACTED.into());
+                }
+                if *revision > self.revision {
+                    return Err(FUTURE.into());
                 }
                 self.compacted = *revision;
                 Body::Nothing
@@ -86,7 +96,7 @@ impl Store {
             }
             Action::LeaseRevoke { id } => {
                 if !self.leases.contains_key(id) {
-                    return Err("requested lease not found".into());
+                    return Err(NO_LEASE.into());
                 }
                 self.revoke(*id);
                 Body::Nothing
@@ -129,7 +139,7 @@ impl Store {
 
     fn check_lease(&self, put: &Put) -> Result<(), String> {
         let known = put.lease == 0 || self.leases.contains_key(&put.lease);
-        if known { Ok(()) } else { Err("requested lease not found".into()) }
+        if known { Ok(()) } else { Err(NO_LEASE.into()) }
     }
 
     fn put(&mut self, put: &Put) -> Body {
@@ -177,9 +187,9 @@ impl Store {
         for request in requests {
             match request {
                 Request::Put(put) => self.check_lease(put)?,
-                Request::Range(range) if range.revision > self.revision => return Err("future".into()),
+                Request::Range(range) if range.revision > self.revision => return Err(FUTURE.into()),
                 Request::Range(range) if range.revision != 0 && range.revision < self.compacted => {
-                    return Err("compacted".into());
+                    return Err(COMPACTED.into());
                 }
                 Request::Range(_) | Request::Delete(_) => {}
             }

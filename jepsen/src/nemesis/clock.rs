@@ -2,9 +2,9 @@
 //!
 //! The wall clock goes forward and back. The monotonic clock only goes forward,
 //! by leaps, or in many small ones, as one that is too fast; leases are counted
-//! by it, so that under it nobody promises how long one lasts.
+//! by it, and may end that much earlier.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -32,11 +32,20 @@ pub struct Clock {
     which: &'static [Which],
     strobes: JoinSet<()>,
     moved: Vec<usize>,
+    leaping: Option<Leaping>,
+}
+
+/// How the monotonic clocks of those that are moved were before.
+struct Leaping {
+    began: Instant,
+    ahead: Vec<i64>,
+    /// What one may leap in the moment in which another takes over from it.
+    step: Duration,
 }
 
 impl Clock {
     pub fn new(which: &'static [Which]) -> Clock {
-        Clock { which, strobes: JoinSet::new(), moved: Vec::new() }
+        Clock { which, strobes: JoinSet::new(), moved: Vec::new(), leaping: None }
     }
 }
 
@@ -79,6 +88,12 @@ impl Nemesis for Clock {
 
     async fn end(&mut self, cluster: &mut Cluster) -> Result<()> {
         self.strobes.shutdown().await;
+        if let Some(Leaping { began, ahead, step }) = self.leaping.take() {
+            let leapt =
+                self.monotonic_ahead(cluster)?.into_iter().zip(ahead).map(|(now, before)| now - before);
+            let most = Duration::from_nanos(leapt.max().unwrap_or(0).unsigned_abs());
+            cluster.note_leap(began, most + step);
+        }
         for at in std::mem::take(&mut self.moved) {
             cluster.with_clock(at, |clock| clock.set_wall(0))??;
         }
@@ -101,7 +116,13 @@ impl Clock {
         Ok(())
     }
 
+    fn monotonic_ahead(&self, cluster: &Cluster) -> Result<Vec<i64>> {
+        self.moved.iter().map(|&at| cluster.with_clock(at, |clock| clock.ahead().monotonic)).collect()
+    }
+
     fn monotonic(&mut self, cluster: &Cluster, jump: Duration, strobe: bool, rng: &mut StdRng) -> Result<()> {
+        let step = if strobe { jump } else { Duration::ZERO };
+        self.leaping = Some(Leaping { began: Instant::now(), ahead: self.monotonic_ahead(cluster)?, step });
         for &at in &self.moved {
             cluster.with_clock(at, |clock| clock.add_monotonic(jump))??;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use proto::etcdserverpb::{CompactionRequest, DefragmentRequest};
+use proto::etcdserverpb::DefragmentRequest;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::timeout;
@@ -41,8 +41,7 @@ impl Nemesis for Compact {
         let revision = now - rng.random_range(0..=100).min(now - 1);
         let physical = rng.random();
         let via = *one_of(&cluster.all(), rng);
-        let request = CompactionRequest { revision, physical };
-        timeout(PATIENCE, cluster.client(via).kv.compact(request)).await??;
+        timeout(PATIENCE, cluster.compact(via, revision, physical)).await??;
         Ok(Harm::new("compact", format!("up to {revision} of {now}, physical: {physical}")))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The member may refuse to start, or mend itself from the others; what it must
 //! not do is serve what is wrong. It is replaced at the end, as an operator
-//! would. The last quarter of a log is left alone: one that ends in a broken
+//! would. Files of the state take turns by their kind, so that each is met in a
+//! short run too. The last quarter of a log is left alone: one that ends in a broken
 //! record cannot be told from one whose last write never came.
 
 use std::fs::File;
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use proto::etcdserverpb::DefragmentRequest;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use tokio::time::timeout;
 
 use super::whom::one_of;
 use super::{Harm, Nemesis};
@@ -24,6 +27,8 @@ use crate::cluster::Cluster;
 const SECTOR: usize = 512;
 /// How long a member may take to find that its files are broken.
 const START_MAX: Duration = Duration::from_secs(15);
+/// How long it may take to write its state to files before.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 /// Which files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,40 +39,52 @@ pub enum Files {
     Data,
 }
 
+/// The kinds of files of a state, by how their names begin or end.
+const KINDS: [&str; 4] = [".sst", "MANIFEST-", "CURRENT", "OPTIONS-"];
+
 /// Breaks files of this kind, of one member at a time.
 pub struct Corrupt {
     files: Files,
     hit: Option<usize>,
+    /// Counts through the kinds, and with each round changes from one way to the other.
+    turn: Option<usize>,
 }
 
 impl Corrupt {
     pub fn new(files: Files) -> Corrupt {
-        Corrupt { files, hit: None }
+        Corrupt { files, hit: None, turn: None }
     }
 
-    fn of(&self, data_dir: &Path) -> Result<Vec<PathBuf>> {
+    /// What is broken this time: the segments of a log, or one file of the kind whose turn it is.
+    fn choose(&mut self, data_dir: &Path, rng: &mut StdRng) -> Result<(Vec<PathBuf>, bool)> {
         let member = data_dir.join("member");
-        let folder = match self.files {
-            Files::Log => member.join("wal"),
-            Files::Data => member.join("snap"),
-        };
         let mut found = Vec::new();
-        walk(&folder, &mut found)?;
-        let kept = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
-            match self.files {
-                Files::Log => matches!(&*extension, "log" | "wal"),
-                Files::Data => name.starts_with("MANIFEST") || matches!(&*extension, "sst" | "log"),
-            }
-        };
-        found.retain(kept);
+        if self.files == Files::Log {
+            walk(&member.join("wal"), &mut found)?;
+            found.retain(|path| path.extension().is_some_and(|end| end == "log" || end == "wal"));
+            found.sort();
+            return Ok((found, rng.random_bool(0.5)));
+        }
+        walk(&member.join("snap"), &mut found)?;
         found.sort();
-        Ok(found)
+        let turn = self.turn.get_or_insert_with(|| rng.random_range(0..KINDS.len()));
+        for _ in KINDS {
+            let (kind, torn) = (KINDS[*turn % KINDS.len()], (*turn / KINDS.len()) % 2 == 1);
+            *turn += 1;
+            let is_one = |path: &&PathBuf| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(kind) || name.ends_with(kind)
+            };
+            let of_kind: Vec<PathBuf> = found.iter().filter(is_one).cloned().collect();
+            if !of_kind.is_empty() {
+                return Ok((vec![one_of(&of_kind, rng).clone()], torn));
+            }
+        }
+        Ok((Vec::new(), false))
     }
 
     /// Flips a bit, or tears a sector, where there is something; says which.
-    fn harm(&self, path: &Path, rng: &mut StdRng) -> Result<Option<String>> {
+    fn harm(&self, path: &Path, torn: bool, rng: &mut StdRng) -> Result<Option<String>> {
         let mut bytes = Vec::new();
         File::open(path)?.read_to_end(&mut bytes)?;
         let mut sectors: Vec<Range<usize>> = Vec::new();
@@ -86,7 +103,7 @@ impl Corrupt {
         let file = File::options().write(true).open(path).with_context(|| path.display().to_string())?;
         let sector = one_of(&sectors, rng).clone();
         let start = sector.start;
-        if rng.random_bool(0.5) {
+        if torn {
             file.write_all_at(&vec![0; sector.len()], start as u64)?;
             return Ok(Some(format!("sector at {start} zeroed")));
         }
@@ -110,10 +127,15 @@ impl Nemesis for Corrupt {
     async fn begin(&mut self, cluster: &mut Cluster, rng: &mut StdRng) -> Result<Harm> {
         let at = *one_of(&cluster.all(), rng);
         self.hit = Some(at);
+        if self.files == Files::Data {
+            // What is only in memory cannot be broken. One that does not answer is broken as it is.
+            timeout(FLUSH_MAX, write_files(cluster, at)).await.ok();
+        }
         cluster.kill(at).await?;
         let mut broken = Vec::new();
-        for path in self.of(&cluster.data_dir(at))? {
-            if let Some(how) = self.harm(&path, rng)? {
+        let (paths, torn) = self.choose(&cluster.data_dir(at), rng)?;
+        for path in paths {
+            if let Some(how) = self.harm(&path, torn, rng)? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 broken.push(format!("{name}: {how}"));
             }
@@ -135,6 +157,17 @@ impl Nemesis for Corrupt {
         cluster.remove(at).await?;
         cluster.replace(at, false).await
     }
+}
+
+/// Has one of our members write its state to files; that goes on after the answer.
+async fn write_files(cluster: &Cluster, at: usize) -> Result<()> {
+    let finished = || cluster.member(at).log().matches("finished defragment").count();
+    let before = finished();
+    cluster.client(at).maintenance.defragment(DefragmentRequest {}).await?;
+    while finished() == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

@@ -104,7 +104,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn Nemesis>> {
 
 /// What `mix` is made of.
 ///
-/// Not the monotonic clock, which no lease withstands, and not broken files and disks, after which there is
+/// Not the monotonic clock, under which little is promised of leases, and not broken files and disks, after which there is
 /// one member less to rely on.
 const MIXED: &[&str] = &[
     "kill",

@@ -59,6 +59,10 @@ impl Namespaces {
     fn make(&self, at: usize) -> Result<()> {
         ensure!(at < 200, "a subnet has no room for member {at}");
         let (name, device) = (self.name(at), format!("{}.{at}", device_name(self.subnet)));
+        if Path::new(DIRECTORY).join(&name).exists() {
+            // Whose subnet this is has all names in it: this one is of an earlier process of the same number.
+            ip(&["netns", "del", &name])?;
+        }
         ip(&["netns", "add", &name])?;
         self.made.lock().expect("no panic holds it").push(name.clone());
         let tun = open(&device)?;

@@ -71,7 +71,7 @@ pub(super) fn history() -> History {
     };
     let watches = vec![watch(&operations, true), watch(&operations, false)];
     let ends = (0..3).map(|member| End { member, revision: 121, hash: 0xfeed, compacted: 119 }).collect();
-    History { run, operations, watches, faults, ends }
+    History { run, operations, watches, faults, ends, ..History::default() }
 }
 
 /// A gap of the second watcher, and a read that came too late.

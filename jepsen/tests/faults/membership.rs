@@ -21,6 +21,12 @@ async fn members_are_replaced_and_the_cluster_grows_and_shrinks() -> Result<()> 
         let same = after.iter().all(|member| before.contains(&member.id));
         ensure!(same == (harm.kind == "member-grow"), "{before:x?}, then {after:?}");
         has_all(&cluster, "k", 30).await?;
+        if harm.kind == "member-grow" {
+            // Its log is evidence, too.
+            let logs = tempfile::tempdir()?;
+            cluster.keep_logs(logs.path())?;
+            ensure!(logs.path().join("m3/log.1").metadata()?.len() > 0, "nothing is left of member 3");
+        }
         kinds.insert(harm.kind);
         if kinds.len() == 2 {
             break;

@@ -14,9 +14,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::check::compactions::Compactions;
 use crate::check::model::covers;
 use crate::history::{
-    Action, Answer, Body, Delete, Event, Fault, History, Keys, Nanos, Notice, Outcome, Pair, Put, Request,
+    Action, Answer, Body, Delete, Event, History, Keys, Nanos, Notice, Outcome, Pair, Put, Request,
 };
 
 /// The revision of an empty key space; the first write makes the next one.
@@ -28,8 +29,7 @@ pub(super) struct Truth<'a> {
     revisions: BTreeMap<i64, Revision<'a>>,
     /// Which operation put a value.
     writers: HashMap<&'a str, usize>,
-    /// When compactions were asked for, and up to which revision.
-    compactions: Vec<(Nanos, i64)>,
+    compactions: Compactions,
 }
 
 /// What happened in one revision.
@@ -59,7 +59,7 @@ pub(super) struct Change {
 impl<'a> Truth<'a> {
     /// What a history tells.
     pub(super) fn of(history: &'a History) -> Truth<'a> {
-        let mut truth = Truth::default();
+        let mut truth = Truth { compactions: Compactions::of(history), ..Truth::default() };
         truth.hear_writers(history);
         for seen in history.watches.iter().filter(|watch| watch.observer).flat_map(|watch| &watch.seen) {
             truth.hear_watcher(&seen.what, |_| true);
@@ -71,7 +71,6 @@ impl<'a> Truth<'a> {
                 truth.hear_watcher(&seen.what, |revision| known.binary_search(&revision).is_err());
             }
         }
-        truth.hear_of_compactions(history);
         truth.replay();
         truth
     }
@@ -131,14 +130,13 @@ impl<'a> Truth<'a> {
 
     /// Whether a revision may have been compacted away by some time.
     pub(super) fn may_be_compacted(&self, revision: i64, by: Nanos) -> bool {
-        self.compactions.iter().any(|&(asked, compacted)| asked <= by && compacted >= revision)
+        self.compactions.may_reach(revision, by)
     }
 
     fn hear_writers(&mut self, history: &'a History) {
         for (number, operation) in history.operations.iter().enumerate() {
             match (&operation.action, &operation.outcome) {
                 (_, Outcome::Refused(_)) => continue,
-                (Action::Compact { revision }, _) => self.compactions.push((operation.invoked, *revision)),
                 (Action::Put(put), _) => drop(self.writers.insert(&put.value, number)),
                 (Action::Txn(txn), _) => {
                     for request in txn.then.iter().chain(&txn.otherwise) {
@@ -202,18 +200,6 @@ impl<'a> Truth<'a> {
                     change.after = event.pair.clone();
                 }
             }
-        }
-    }
-
-    /// Counts in what was compacted by no operation of the history: by the nemesis, or by the members.
-    fn hear_of_compactions(&mut self, history: &History) {
-        let compacts = |fault: &&Fault| fault.kind.contains("compact");
-        let began = history.faults.iter().filter(compacts).map(|fault| fault.began).min();
-        let last = history.ends.iter().map(|end| end.compacted).max();
-        match (began, last) {
-            (Some(began), last) => self.compactions.push((began, last.unwrap_or(i64::MAX))),
-            (None, Some(last)) if self.compactions.is_empty() => self.compactions.push((0, last)),
-            (None, _) => {}
         }
     }
 
