@@ -73,13 +73,18 @@ impl Cluster {
         .await
     }
 
-    /// Whether one of ours that was added as a voter is one: it counts once it has caught up, and only a log says so.
+    /// Whether a member that was added as a voter is one: with ours it counts once it has caught up, and only logs say so.
     fn votes(&self, id: u64) -> Result<()> {
         let id = format!("{id:x}");
-        let says_so = |line: &str| line.contains("vote from now on") && line.contains(&id);
+        let says_so = |line: &str| {
+            let voters = line.split_once("switched to configuration voters=").map(|(_, voters)| voters);
+            voters.is_some_and(|voters| voters.split(" learners=").next().unwrap_or_default().contains(&id))
+        };
         let logs = |at: usize| self.inner[at].log();
-        let seen = || self.all().into_iter().any(|at| logs(at).lines().any(says_so));
-        ensure!(!self.program.is_ours() || seen(), "member {id} does not count yet");
+        ensure!(
+            self.all().into_iter().any(|at| logs(at).lines().any(says_so)),
+            "member {id} does not count yet"
+        );
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! What has to be looked at while a member runs: who can lead, whether the disk answers, who is to get a vote.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 
 use super::start::Member;
+use super::types::StoredMembership;
 use super::{Inner, membership};
 
 /// How often, at least, the raft core is asked whether it still runs.
@@ -18,9 +20,15 @@ impl Member {
         let mut pulse = tokio::time::interval(PULSE_MAX.min(self.election_time() / 4));
         let mut stepping_down = None;
         let mut giving_votes: Option<tokio::task::JoinHandle<()>> = None;
+        let mut configuration = String::new();
         loop {
             let leads = {
                 let role = roles.borrow_and_update();
+                let now = described(&role.membership_config);
+                if now != configuration {
+                    tracing::info!("{:x} switched to configuration {now}", self.config.member_id);
+                    configuration = now;
+                }
                 let leader = role.current_leader.filter(|leader| self.can_lead(*leader, raft)).unwrap_or(0);
                 let own = role.membership_config.membership().get_node(&self.config.member_id);
                 self.status.set_role(leader, role.vote.leader_id.term, own.is_some_and(|node| node.learner));
@@ -91,4 +99,21 @@ impl Member {
         let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < self.election_time());
         alone || acked
     }
+}
+
+/// Who votes and who learns, as etcd's log says it; in the middle of a change, the voters of before and after.
+fn described(membership: &StoredMembership) -> String {
+    let ids = |ids: &mut dyn Iterator<Item = u64>| {
+        let ids: Vec<String> = ids.map(|id| format!("{id:x}")).collect();
+        format!("({})", ids.join(" "))
+    };
+    let voters: Vec<String> =
+        membership.get_joint_config().iter().rev().map(|voters| ids(&mut voters.iter().copied())).collect();
+    let mut text = format!("voters={}", if voters.is_empty() { "()".into() } else { voters.join("&&") });
+    let members: BTreeSet<u64> = membership.voter_ids().collect();
+    let learners = ids(&mut membership.nodes().map(|(id, _)| *id).filter(|id| !members.contains(id)));
+    if learners != "()" {
+        text += &format!(" learners={learners}");
+    }
+    text
 }
