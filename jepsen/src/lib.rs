@@ -26,6 +26,7 @@ pub mod net;
 pub mod report;
 pub mod run;
 pub mod stopwatch;
+pub mod trials;
 pub mod watcher;
 pub mod wire;
 pub mod workload;

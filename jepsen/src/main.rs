@@ -10,6 +10,7 @@ use jepsen::cell::{recheck, run_cell};
 use jepsen::driver::Load;
 use jepsen::matrix::Matrix;
 use jepsen::run::Settings;
+use jepsen::trials::{self, Trials};
 use jepsen::{nemesis, report, workload};
 use tests::Program;
 
@@ -34,6 +35,8 @@ enum Command {
     },
     /// Many workloads under many nemeses, one after the other.
     Matrix(MatrixArgs),
+    /// Servers that break a rule on purpose, until checkers notice; the program must be made for it.
+    Mutants(MutantsArgs),
     /// Puts tables of all results below a directory into a page, between its marks.
     Page {
         /// A Markdown file with the marks `<!-- results: begin -->` and `<!-- results: end -->`.
@@ -90,6 +93,9 @@ struct RunArgs {
     /// Where the evidence goes; named after the run without.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The rule that members break; the program must be made for it.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -118,6 +124,26 @@ struct MatrixArgs {
     common: Common,
 }
 
+#[derive(Debug, Args)]
+struct MutantsArgs {
+    /// Some of them; all without.
+    names: Vec<String>,
+    /// How long clients are at work in each run.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// How often each is tried until it is caught.
+    #[arg(long, default_value_t = 5)]
+    attempts: u32,
+    /// Leaves out the runs without a mutant, which must be clean.
+    #[arg(long)]
+    no_control: bool,
+    /// Where the evidence of every run goes.
+    #[arg(long, default_value = "jepsen-mutants")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match Cli::parse().command.run().await {
@@ -141,6 +167,7 @@ impl Command {
                 Ok(results.anomalies.is_empty())
             }
             Command::Matrix(args) => args.run().await,
+            Command::Mutants(args) => args.run().await,
             Command::Page { page, results } => {
                 report::page::update(&page, &results)?;
                 Ok(true)
@@ -156,6 +183,10 @@ impl Command {
                     println!("  {name:20} {about}");
                 }
                 println!("  {:20} any of several, such as kill+partition", "a+b");
+                println!("mutants:");
+                for mutant in mutants::ALL {
+                    println!("  {:24} {}", mutant.name(), mutant.about());
+                }
                 Ok(true)
             }
         }
@@ -188,6 +219,8 @@ impl Common {
             },
             flags: self.flags.clone(),
             loopback: self.loopback,
+            mutant: None,
+            control: false,
         })
     }
 
@@ -200,7 +233,9 @@ impl Common {
 impl RunArgs {
     async fn run(self) -> Result<bool> {
         let seed = self.common.seed();
-        let settings = self.common.settings(&self.workload, &self.nemesis, seed, self.seconds)?;
+        let mutant = self.mutant.as_deref().map(trials::named).transpose()?;
+        let plain = self.common.settings(&self.workload, &self.nemesis, seed, self.seconds)?;
+        let settings = Settings { mutant, ..plain };
         let name = format!("jepsen-{}-{}-{seed}", self.workload, self.nemesis);
         let out = self.out.unwrap_or_else(|| name.into());
         println!("seed {seed}: {}", settings.command());
@@ -222,5 +257,15 @@ impl MatrixArgs {
         let settings =
             |workload: &str, nemesis: &str, seed| common.settings(workload, nemesis, seed, seconds);
         matrix.run(seed, settings, &self.out, self.histories).await
+    }
+}
+
+impl MutantsArgs {
+    async fn run(self) -> Result<bool> {
+        let trials = Trials::of(&self.names, self.attempts, !self.no_control)?;
+        let (common, seconds) = (&self.common, self.seconds);
+        let settings =
+            |workload: &str, nemesis: &str, seed| common.settings(workload, nemesis, seed, seconds);
+        trials.run(common.seed(), settings, &self.out).await
     }
 }

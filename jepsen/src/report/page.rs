@@ -135,40 +135,72 @@ fn details(cells: &Cells) -> String {
     text
 }
 
-fn mutants(results: &[Results]) -> String {
-    let mut mutants: BTreeMap<&str, Vec<&Results>> = BTreeMap::new();
+/// A row for each mutant, by all its runs.
+pub fn mutants(results: &[Results]) -> String {
+    let (mut mutants, mut control): (BTreeMap<&str, Vec<&Results>>, _) = (BTreeMap::new(), Vec::new());
     for results in results {
-        if let Some(mutant) = &results.mutant {
-            mutants.entry(&mutant.name).or_default().push(results);
+        match &results.mutant {
+            Some(mutant) if mutant.name.is_empty() => control.push(results),
+            Some(mutant) => mutants.entry(&mutant.name).or_default().push(results),
+            None => {}
         }
     }
     if mutants.is_empty() {
         return String::new();
     }
     let caught = mutants.values().filter(|runs| runs.iter().any(|run| !run.caught_by().is_empty())).count();
-    let mut text = format!("### Mutants\n\n{caught} of {} caught.\n\n", mutants.len());
-    text.push_str("| mutant | meant to be found by | found by | runs that found it | workload, nemesis |\n");
-    text.push_str("|---|---|---|---:|---|\n");
+    let mut text = format!("### Mutants\n\n{caught} of {} caught", mutants.len());
+    let catchers =
+        |runs: &Vec<&Results>| runs.iter().flat_map(|run| run.caught_by()).map(str::to_owned).collect();
+    let mut by: BTreeMap<String, usize> = BTreeMap::new();
+    for checker in mutants.values().flat_map(|runs| -> BTreeSet<String> { catchers(runs) }) {
+        *by.entry(checker).or_default() += 1;
+    }
+    let by: Vec<String> = by.into_iter().map(|(checker, many)| format!("{checker} {many}")).collect();
+    text.push_str(&if by.is_empty() { ".".to_owned() } else { format!(": {}.", by.join(", ")) });
+    if !control.is_empty() {
+        let anomalies: u64 = control.iter().flat_map(|run| run.found().into_values()).sum();
+        let runs = control.len();
+        write!(text, " Without a mutant, {runs} runs of the same program had {anomalies} anomalies.")
+            .expect("text takes all");
+    }
+    text.push_str("\n\n| mutant | what it breaks | workload, nemesis | caught by | runs | seconds | also noticed by |\n");
+    text.push_str("|---|---|---|---|---:|---:|---|\n");
     for (name, runs) in mutants {
-        let meant: BTreeSet<&str> = runs
-            .iter()
-            .flat_map(|run| &run.mutant)
-            .flat_map(|mutant| &mutant.meant)
-            .map(String::as_str)
-            .collect();
-        let found: BTreeSet<&str> = runs.iter().flat_map(|run| run.caught_by()).collect();
-        let finders = runs.iter().filter(|run| !run.caught_by().is_empty()).count();
+        let about = ::mutants::Mutant::by_name(name).map_or("", ::mutants::Mutant::about);
         let wheres: BTreeSet<String> =
             runs.iter().map(|run| format!("{}, {}", run.run.workload, run.run.nemesis)).collect();
-        let list = |names: BTreeSet<&str>| cell_text(&names.into_iter().collect::<Vec<_>>().join(", "));
-        let found = if found.is_empty() { "**nothing**".to_owned() } else { list(found) };
-        let wheres = cell_text(&wheres.into_iter().collect::<Vec<_>>().join("; "));
-        let (name, meant, all) = (cell_text(name), list(meant), runs.len());
-        writeln!(text, "| {name} | {meant} | {found} | {finders} of {all} | {wheres} |")
+        let wheres = wheres.into_iter().collect::<Vec<_>>().join("; ");
+        let caught: BTreeSet<&str> = runs.iter().flat_map(|run| run.caught_by()).collect();
+        let noticed: BTreeSet<&str> = runs.iter().flat_map(|run| run.noticed_by()).collect();
+        let others = noticed.difference(&caught).copied().collect::<Vec<_>>().join(", ");
+        let caught = match caught.is_empty() {
+            true => "**nobody**".to_owned(),
+            false => caught.into_iter().collect::<Vec<_>>().join(", "),
+        };
+        let seconds: f64 = runs.iter().map(|run| run.run.duration as f64 / 1e9).sum();
+        let cells = [name, about, &wheres, &caught].map(cell_text).join(" | ");
+        writeln!(text, "| {cells} | {} | {seconds:.0} | {} |", runs.len(), cell_text(&others))
             .expect("text takes all");
     }
     text.push('\n');
     text
+}
+
+/// What was found in a run, in a line.
+pub fn found(results: &Results) -> String {
+    let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for anomaly in &results.anomalies {
+        names.entry(&anomaly.checker).or_default().insert(&anomaly.name);
+    }
+    if names.is_empty() {
+        return "no anomalies".to_owned();
+    }
+    let each: Vec<String> = names
+        .into_iter()
+        .map(|(checker, names)| format!("{checker}: {}", names.into_iter().collect::<Vec<_>>().join(", ")))
+        .collect();
+    each.join("; ")
 }
 
 /// Text that stays in its cell.
@@ -246,16 +278,25 @@ mod tests {
 
     #[test]
     fn mutants_are_counted_apart() {
-        let mutant = |name: &str| Mutant { name: name.to_owned(), meant: vec!["watch-gap".to_owned()] };
+        let mutant = |name: &str| Mutant { name: name.to_owned(), meant: vec!["watch".to_owned()] };
+        let found = |checker: &str| Anomaly::new(checker, "wrong", Vec::new(), String::new());
+        let run = |checkers: &[&str]| Results {
+            anomalies: checkers.iter().map(|checker| found(checker)).collect(),
+            ..results("watch", "kill", &[])
+        };
         let all = [
-            results("watch", "kill", &["watch-gap", "other"]).of_mutant(mutant("drop-event")),
-            results("watch", "kill", &[]).of_mutant(mutant("drop-event")),
-            results("watch", "kill", &["other"]).of_mutant(mutant("skip-fsync")),
+            run(&[]).of_mutant(mutant("drop-event")),
+            run(&["watch", "hash"]).of_mutant(mutant("drop-event")),
+            run(&["hash"]).of_mutant(mutant("skip-fsync")),
+            run(&[]).of_mutant(Mutant::none()),
         ];
         let text = tables(&all);
-        assert!(text.contains("1 of 2 caught."), "{text}");
-        assert!(text.contains("| drop-event | watch-gap | watch-gap | 1 of 2 | watch, kill |"), "{text}");
-        assert!(text.contains("| skip-fsync | watch-gap | **nothing** | 0 of 1 | watch, kill |"), "{text}");
+        assert!(text.contains("1 of 2 caught: watch 1."), "{text}");
+        assert!(text.contains("1 runs of the same program had 0 anomalies"), "{text}");
+        let caught =
+            "| drop-event | One event in 300 reaches no watcher. | watch, kill | watch | 2 | 360 | hash |";
+        assert!(text.contains(caught), "{text}");
+        assert!(text.contains("| watch, kill | **nobody** | 1 | 180 | hash |"), "{text}");
         assert!(!text.contains("| nemesis |"), "{text}");
     }
 

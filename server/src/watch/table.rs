@@ -153,7 +153,7 @@ impl Table {
             start if mutants::on(Mutant::EagerWatch) => start.min(now + 1),
             start => start,
         };
-        let synced = start == 0 || start > now;
+        let synced = start == 0 || start > now || mutants::on(Mutant::SkipPast);
         let watcher = Watcher {
             stream,
             id,
