@@ -67,10 +67,10 @@ macro_rules! mutants {
 mutants! {
     /// The log is never synced.
     SkipFsync = "skip-fsync", by "linearizable,set,timeline", under "unsynced-all", with "set";
-    /// Entries count as durable before they are: the sync follows a little later.
+    /// Entries count as durable before they are: one sync in 100 is made.
     AcknowledgeBeforeFsync = "acknowledge-before-fsync", by "linearizable,set,timeline", under "unsynced-all", with "set";
     /// The leader takes what it has sent to its followers for what they have.
-    AnswerBeforeCommit = "answer-before-commit", by "linearizable,set,timeline", under "kill-leader", with "set";
+    AnswerBeforeCommit = "answer-before-commit", by "linearizable,set,timeline", under "partition-leader", with "set";
     /// A linearizable read asks nobody from where on it is safe.
     ReadWithoutIndex = "read-without-index", by "linearizable,wgl", under "none", with "register";
     /// One linearizable read in 20 is of three changes before.
@@ -81,6 +81,8 @@ mutants! {
     TornRead = "torn-read", by "append", under "none", with "append";
     /// One command in 32 is done twice.
     RepeatCommand = "repeat-command", by "timeline", under "none", with "register";
+    /// One put in about 50 loses its value, on each member another one.
+    OtherValue = "other-value", by "hash", under "none", with "set";
     /// A member that does not lead any more ends.
     EndAfterLead = "end-after-lead", by "run", under "transfer", with "register";
     /// The last entries before a restart are applied once more.
@@ -114,7 +116,7 @@ mutants! {
     /// One deletion in eight counts one key too many.
     WrongDeleted = "wrong-deleted", by "linearizable", under "none", with "txn";
     /// After a restart, once something was compacted, the last revision is given again.
-    RevisionBack = "revision-back", by "hash,linearizable,timeline,run", under "kill-one", with "kubernetes";
+    RevisionBack = "revision-back", by "hash,linearizable,timeline,run", under "snapshot", with "kubernetes";
     /// A state that is received is not installed, only where it ends is believed.
     InstallNothing = "install-nothing", by "hash,serializable,run", under "snapshot", with "set";
 }

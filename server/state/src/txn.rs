@@ -283,6 +283,9 @@ fn execute_put(mvcc: &mut Mvcc, request: pb::PutRequest) -> Result<pb::PutRespon
             value = row(mvcc, record)?.value;
         }
     }
+    if mutants::sometimes(Mutant::OtherValue, 50 + u64::from(std::process::id() % 16)) {
+        value = Bytes::new();
+    }
     let replaced = mvcc.put(key.clone(), value, lease)?;
     let lease_before = replaced.as_ref().map_or(0, |record| record.lease);
     lease::attach(mvcc.batch(), &key, lease_before, lease);
