@@ -110,7 +110,7 @@ mutants! {
     /// A lease ends and leaves its keys.
     LeaseLeavesKeys = "lease-leaves-keys", by "linearizable,lease,timeline", under "none", with "lease";
     /// A compaction brings back a key that was deleted.
-    CompactionLosesDelete = "compaction-loses-delete", by "linearizable,timeline,wgl", under "none", with "kubernetes";
+    CompactionLosesDelete = "compaction-loses-delete", by "linearizable,timeline,wgl", under "compact", with "kubernetes";
     /// One transaction in 16 does not compare.
     IgnoreCompare = "ignore-compare", by "linearizable,append", under "none", with "txn";
     /// One deletion in eight counts one key too many.
