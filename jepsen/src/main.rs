@@ -131,7 +131,7 @@ struct MutantsArgs {
     /// How long clients are at work in each run.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// How often each is tried until it is caught.
+    /// How often each is tried until it is caught; 0 for the control alone.
     #[arg(long, default_value_t = 5)]
     attempts: u32,
     /// Leaves out the runs without a mutant, which must be clean.
