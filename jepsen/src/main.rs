@@ -39,7 +39,8 @@ enum Command {
     Mutants(MutantsArgs),
     /// Puts tables of all results below a directory into a page, between its marks.
     Page {
-        /// A Markdown file with the marks `<!-- results: begin -->` and `<!-- results: end -->`.
+        /// A Markdown file with the marks `<!-- results: begin -->` and `<!-- results: end -->`, for mutants
+        /// `<!-- mutants: begin -->` and `<!-- mutants: end -->`.
         page: PathBuf,
         /// Where matrices and runs left their results.
         results: PathBuf,

@@ -1,7 +1,7 @@
 //! Tables of many runs, in Markdown, and where they go in a page.
 //!
 //! The part of a page between `<!-- results: begin -->` and `<!-- results: end -->`
-//! is generated; everything else is left as it is.
+//! is generated, and so is one of mutants between such marks; everything else is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,14 +13,18 @@ use anyhow::{Context, Result};
 use super::summary::{Cell, Results, cells};
 use super::words::count;
 
-const BEGIN: &str = "<!-- results: begin -->";
-const END: &str = "<!-- results: end -->";
-
-/// Puts tables of all results below a directory into a page.
+/// Puts tables of all results below a directory into a page. What there are no results of stays.
 pub fn update(page: &Path, results: &Path) -> Result<()> {
-    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let fresh = replace(&text, &tables(&read(results)?)).with_context(|| page.display().to_string())?;
-    fs::write(page, fresh).with_context(|| format!("cannot write {}", page.display()))
+    let mut text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let (broken, whole): (Vec<_>, Vec<_>) =
+        read(results)?.into_iter().partition(|results| results.mutant.is_some());
+    if !whole.is_empty() {
+        text = replace(&text, "results", &tables(&whole)).with_context(|| page.display().to_string())?;
+    }
+    if !broken.is_empty() {
+        text = replace(&text, "mutants", &mutants(&broken)).with_context(|| page.display().to_string())?;
+    }
+    fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
 /// All results below a directory, by path.
@@ -43,7 +47,7 @@ pub fn read(dir: &Path) -> Result<Vec<Results>> {
     Ok(results)
 }
 
-/// For each program a grid and its details, then the mutants.
+/// For each program a grid and its details; mutants are left out.
 pub fn tables(results: &[Results]) -> String {
     let mut text = String::new();
     for (program, cells) in cells(results) {
@@ -52,7 +56,6 @@ pub fn tables(results: &[Results]) -> String {
         text.push_str(&grid(&cells));
         text.push_str(&details(&cells));
     }
-    text.push_str(&mutants(results));
     text
 }
 
@@ -149,7 +152,7 @@ pub fn mutants(results: &[Results]) -> String {
         return String::new();
     }
     let caught = mutants.values().filter(|runs| runs.iter().any(|run| !run.caught_by().is_empty())).count();
-    let mut text = format!("### Mutants\n\n{caught} of {} caught", mutants.len());
+    let mut text = format!("{caught} of {} caught", mutants.len());
     let catchers =
         |runs: &Vec<&Results>| runs.iter().flat_map(|run| run.caught_by()).map(str::to_owned).collect();
     let mut by: BTreeMap<String, usize> = BTreeMap::new();
@@ -208,10 +211,16 @@ fn cell_text(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ").replace('<', "&lt;")
 }
 
-fn replace(page: &str, tables: &str) -> Result<String> {
-    let (before, rest) = page.split_once(BEGIN).with_context(|| format!("no line {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("no line {END} after {BEGIN}"))?;
-    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+/// Where the generated part of a name begins and ends.
+fn marks(name: &str) -> [String; 2] {
+    ["begin", "end"].map(|which| format!("<!-- {name}: {which} -->"))
+}
+
+fn replace(page: &str, name: &str, tables: &str) -> Result<String> {
+    let [begin, end] = marks(name);
+    let (before, rest) = page.split_once(&begin).with_context(|| format!("no line {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("no line {end} after {begin}"))?;
+    Ok(format!("{before}{begin}\n\n{}\n\n{end}{after}", tables.trim()))
 }
 
 #[cfg(test)]
@@ -265,7 +274,7 @@ mod tests {
             results("reg|ister", "kill\nall", &["a|b"]),
             results("watch", "kill", &["watch-gap"]).of_mutant(mutant),
         ];
-        let text = tables(&all);
+        let text = tables(&all) + &mutants(&all);
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert!(rows.len() >= 9, "{text}");
@@ -290,21 +299,24 @@ mod tests {
             run(&["hash"]).of_mutant(mutant("skip-fsync")),
             run(&[]).of_mutant(Mutant::none()),
         ];
-        let text = tables(&all);
+        assert_eq!(tables(&all), "");
+        let text = mutants(&all);
         assert!(text.contains("1 of 2 caught: watch 1."), "{text}");
         assert!(text.contains("1 runs of the same program had 0 anomalies"), "{text}");
         let caught =
             "| drop-event | One event in 300 reaches no watcher. | watch, kill | watch | 2 | 360 | hash |";
         assert!(text.contains(caught), "{text}");
         assert!(text.contains("| watch, kill | **nobody** | 1 | 180 | hash |"), "{text}");
-        assert!(!text.contains("| nemesis |"), "{text}");
     }
 
     #[test]
     fn a_page_keeps_what_people_wrote() {
         let dir = tempfile::tempdir().unwrap();
         let page = dir.path().join("README.md");
-        fs::write(&page, format!("# Top\n\n{BEGIN}\nold\n{END}\n\n## End\n")).unwrap();
+        let [before, after] = marks("mutants").map(|mark| format!("{mark}\n"));
+        let [begin, end] = marks("results");
+        let kept = format!("{before}kept\n{after}");
+        fs::write(&page, format!("# Top\n\n{begin}\nold\n{end}\n\n{kept}")).unwrap();
         let runs = dir.path().join("runs/a/b");
         fs::create_dir_all(&runs).unwrap();
         let text = serde_json::to_string(&results("set", "none", &[])).unwrap();
@@ -312,8 +324,8 @@ mod tests {
         for _ in 0..2 {
             update(&page, &dir.path().join("runs")).unwrap();
             let text = fs::read_to_string(&page).unwrap();
-            assert!(text.starts_with(&format!("# Top\n\n{BEGIN}\n\n### quorate")), "{text}");
-            assert!(text.ends_with(&format!("</details>\n\n{END}\n\n## End\n")), "{text}");
+            assert!(text.starts_with(&format!("# Top\n\n{begin}\n\n### quorate")), "{text}");
+            assert!(text.ends_with(&format!("</details>\n\n{end}\n\n{kept}")), "{text}");
             assert!(!text.contains("old"), "{text}");
         }
         fs::write(&page, "no place").unwrap();
