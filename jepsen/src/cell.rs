@@ -23,7 +23,8 @@ pub async fn run_cell(settings: &Settings, dir: &Path) -> Result<Results> {
     let Ran { history, check, notes } = settings.run(&logs).await?;
     // What was observed outlives a checker that fails.
     edn::save(&history, dir)?;
-    let results = Results { notes, ..judge(&history, check) };
+    let mutant = settings.told_mutant();
+    let results = Results { notes, mutant, ..judge(&history, check) };
     report::leave(dir, &history, &results)?;
     if results.anomalies.is_empty() {
         fs::remove_dir_all(&logs).with_context(|| format!("cannot remove {}", logs.display()))?;
@@ -46,7 +47,7 @@ pub fn recheck(dir: &Path) -> Result<Results> {
     for anomaly in before.anomalies.into_iter().filter(|anomaly| anomaly.checker == CHECKER) {
         check.take(anomaly);
     }
-    let results = Results { notes: before.notes, ..judge(&history, check) };
+    let results = Results { notes: before.notes, mutant: before.mutant, ..judge(&history, check) };
     report::leave(dir, &history, &results)?;
     Ok(results)
 }

@@ -46,6 +46,8 @@ pub struct Shape {
     pub seed: u64,
     /// Flags of every member.
     pub args: Vec<String>,
+    /// Environment variables of every member.
+    pub env: Vec<(String, String)>,
     /// `--heartbeat-interval`.
     pub heartbeat_ms: u64,
     /// `--election-timeout`.
@@ -66,6 +68,7 @@ impl Shape {
             members,
             seed: 0,
             args: Vec::new(),
+            env: Vec::new(),
             heartbeat_ms: 100,
             election_ms: 1000,
             loopback: false,
@@ -105,7 +108,7 @@ impl Cluster {
         if namespaces.is_none() {
             tests::skipped("network namespaces", &network);
         }
-        let site = Arc::new(Site::new(namespaces, shape.disks, shape.clocks));
+        let site = Arc::new(Site::new(namespaces, shape.disks, shape.clocks, shape.env));
         let mut inner = tests::Shape::new(shape.program.clone(), shape.members).beside_others();
         inner.args = shape.args;
         inner.heartbeat_ms = shape.heartbeat_ms;

@@ -27,6 +27,7 @@ pub mod report;
 pub mod run;
 mod say;
 pub mod stopwatch;
+pub mod trials;
 pub mod watcher;
 pub mod wire;
 pub mod workload;

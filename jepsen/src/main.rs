@@ -10,6 +10,7 @@ use jepsen::cell::{recheck, run_cell};
 use jepsen::driver::Load;
 use jepsen::matrix::{Matrix, UNFIT, Way};
 use jepsen::run::{Settings, Unfit};
+use jepsen::trials::{self, Trials};
 use jepsen::{nemesis, report, say, workload};
 use tests::Program;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,9 +37,12 @@ enum Command {
     },
     /// Many workloads under many nemeses, each in a process of its own.
     Matrix(MatrixArgs),
+    /// Servers that break a rule on purpose, until checkers notice; the program must be made for it.
+    Mutants(MutantsArgs),
     /// Puts tables of all results below a directory into a page, between its marks.
     Page {
-        /// A Markdown file with the marks `<!-- results: begin -->` and `<!-- results: end -->`.
+        /// A Markdown file with the marks `<!-- results: begin -->` and `<!-- results: end -->`, for mutants
+        /// `<!-- mutants: begin -->` and `<!-- mutants: end -->`.
         page: PathBuf,
         /// Where matrices and runs left their results.
         results: PathBuf,
@@ -92,6 +96,9 @@ struct RunArgs {
     /// Where the evidence goes; named after the run without.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The rule that members break; the program must be made for it.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -126,6 +133,26 @@ struct MatrixArgs {
     common: Common,
 }
 
+#[derive(Debug, Args)]
+struct MutantsArgs {
+    /// Some of them; all without.
+    names: Vec<String>,
+    /// How long clients are at work in each run.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// How often each is tried until it is caught; 0 for the control alone.
+    #[arg(long, default_value_t = 5)]
+    attempts: u32,
+    /// Leaves out the runs without a mutant, which must be clean.
+    #[arg(long)]
+    no_control: bool,
+    /// Where the evidence of every run goes.
+    #[arg(long, default_value = "jepsen-mutants")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match Cli::parse().command.run().await {
@@ -149,6 +176,7 @@ impl Command {
                 Ok(results.anomalies.is_empty())
             }
             Command::Matrix(args) => args.run().await,
+            Command::Mutants(args) => args.run().await,
             Command::Page { page, results } => {
                 report::page::update(&page, &results)?;
                 Ok(true)
@@ -164,6 +192,10 @@ impl Command {
                     println!("  {name:20} {about}");
                 }
                 println!("  {:20} any of several, such as kill+partition", "a+b");
+                println!("mutants:");
+                for mutant in mutants::ALL {
+                    println!("  {:24} {}", mutant.name(), mutant.about());
+                }
                 Ok(true)
             }
         }
@@ -196,6 +228,8 @@ impl Common {
             },
             flags: self.flags.clone(),
             loopback: self.loopback,
+            mutant: None,
+            control: false,
         })
     }
 
@@ -208,7 +242,9 @@ impl Common {
 impl RunArgs {
     async fn run(self) -> Result<bool> {
         let seed = self.common.seed();
-        let settings = self.common.settings(&self.workload, &self.nemesis, seed, self.seconds)?;
+        let mutant = self.mutant.as_deref().map(trials::named).transpose()?;
+        let plain = self.common.settings(&self.workload, &self.nemesis, seed, self.seconds)?;
+        let settings = Settings { mutant, ..plain };
         let name = format!("jepsen-{}-{}-{seed}", self.workload, self.nemesis);
         let out = self.out.unwrap_or_else(|| name.into());
         say(format!("seed {seed}: {}", settings.command()));
@@ -242,6 +278,16 @@ impl MatrixArgs {
                 anyhow::bail!("ended by {}; --resume goes on from here", signal?);
             }
         }
+    }
+}
+
+impl MutantsArgs {
+    async fn run(self) -> Result<bool> {
+        let trials = Trials::of(&self.names, self.attempts, !self.no_control)?;
+        let (common, seconds) = (&self.common, self.seconds);
+        let settings =
+            |workload: &str, nemesis: &str, seed| common.settings(workload, nemesis, seed, seconds);
+        trials.run(common.seed(), settings, &self.out).await
     }
 }
 

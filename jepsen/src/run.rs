@@ -12,7 +12,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use mutants::{Mutant, VARIABLE};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tests::Program;
@@ -23,6 +24,7 @@ use crate::cluster::{Cluster, Shape};
 use crate::driver::{Driver, Load, split};
 use crate::history::{Compaction, End, History, Leap, Run};
 use crate::nemesis::{self, Pace, Work};
+use crate::report::summary;
 use crate::stopwatch::{Stopwatch, nanos};
 use crate::workload;
 
@@ -54,6 +56,10 @@ pub struct Settings {
     pub flags: Vec<String>,
     /// Whether members are on the loopback interface although namespaces are allowed.
     pub loopback: bool,
+    /// The rule that members break; the program must be made for it.
+    pub mutant: Option<Mutant>,
+    /// Whether the program could break rules, and is to break none.
+    pub control: bool,
 }
 
 /// The nemesis cannot do its harm to this cluster on this machine, for this reason.
@@ -104,9 +110,30 @@ impl Settings {
         option("--rate", self.load.rate.to_string());
         option("--patience", self.load.patience.as_secs_f64().to_string());
         option(program, self.program.path().display().to_string());
+        if let Some(mutant) = self.mutant {
+            option("--mutant", mutant.name().to_owned());
+        }
         args.extend(self.loopback.then(|| "--loopback".to_owned()));
         args.extend(self.flags.iter().map(|flag| format!("--flag={flag}")));
         args
+    }
+
+    /// # Errors
+    /// When the program is not made to break rules.
+    pub fn ensure_armed(&self) -> Result<()> {
+        let said = said(&self.program)?;
+        ensure!(
+            said.contains(mutants::MARK),
+            "{} breaks no rules: it was built without the feature `mutants` (jepsen/README.md says how)",
+            self.program.path().display()
+        );
+        Ok(())
+    }
+
+    /// The mutant as results tell of it; a control is one that breaks nothing.
+    pub fn told_mutant(&self) -> Option<summary::Mutant> {
+        let none = self.control.then(summary::Mutant::none);
+        self.mutant.map(summary::Mutant::from).or(none)
     }
 
     /// Runs it. Members' logs are kept below `logs` where something went wrong.
@@ -116,6 +143,9 @@ impl Settings {
     pub async fn run(&self, logs: &Path) -> Result<Ran> {
         let workload = workload::by_name(&self.workload).context("no such workload")?;
         let mut nemesis = nemesis::by_name(&self.nemesis).context("no such nemesis")?;
+        if self.mutant.is_some() {
+            self.ensure_armed()?;
+        }
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut shape = self.shape(&mut rng);
         nemesis.prepare(&mut shape);
@@ -178,6 +208,7 @@ impl Settings {
         // Watchers that ask for progress get it often enough to check it.
         shape.args.push("--watch-progress-notify-interval=1s".to_owned());
         shape.args.extend(self.flags.iter().cloned());
+        shape.env.extend(self.mutant.map(|mutant| (VARIABLE.to_owned(), mutant.name().to_owned())));
         shape
     }
 
@@ -204,13 +235,20 @@ async fn heal(
     cluster.finish().await
 }
 
+/// What a program says of its version.
+fn said(program: &Program) -> Result<String> {
+    let path = program.path();
+    let said = Command::new(path).arg("--version").output();
+    let said = said.with_context(|| format!("asking {} for its version", path.display()))?;
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
 /// `quorate` or `etcd`, and its version.
 ///
 /// # Errors
 /// When the program cannot be asked.
 pub fn version(program: &Program) -> Result<String> {
-    let said = Command::new(program.path()).arg("--version").output().context("asking for the version")?;
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let said = said(program)?;
     let (name, line) = match program.is_ours() {
         true => ("quorate", "Quorate Version: "),
         false => ("etcd", "etcd Version: "),

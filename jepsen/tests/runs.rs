@@ -22,6 +22,8 @@ fn settings(workload: &str) -> Settings {
         load: Load { clients: 6, rate: 200.0, patience: Duration::from_secs(5) },
         flags: Vec::new(),
         loopback: true,
+        mutant: None,
+        control: false,
     }
 }
 

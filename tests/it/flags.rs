@@ -105,3 +105,13 @@ fn version_and_help_are_etcds() -> Result<()> {
     }
     Ok(())
 }
+
+/// What breaks rules on request is for the harness alone, and must not be in a program that keeps data.
+#[test]
+fn nothing_of_mutants_is_in_the_program() -> Result<()> {
+    let (_, text) = run(&program(), &["--version"])?;
+    assert!(!text.contains("Mutants"), "{text}");
+    let bytes = std::fs::read(program().path())?;
+    assert!(!bytes.split(|byte| *byte == b'Q').any(|part| part.starts_with(b"UORATE_MUTANT")));
+    Ok(())
+}

@@ -8,6 +8,11 @@
 /// The environment variable that names the mutant.
 pub const VARIABLE: &str = "QUORATE_MUTANT";
 
+/// What only a program with the feature says of its version, as a line of its own.
+pub const MARK: &str = "Mutants: armed\n";
+/// What this program says: [`MARK`] or nothing.
+pub const SAID: &str = if cfg!(feature = "armed") { MARK } else { "" };
+
 macro_rules! mutants {
     ($($(#[doc = $about:literal])+ $variant:ident = $name:literal, by $checkers:literal, under $nemesis:literal, with $workload:literal;)+) => {
         /// A rule that is broken.
@@ -20,6 +25,12 @@ macro_rules! mutants {
         pub const ALL: &[Mutant] = &[$(Mutant::$variant),+];
 
         impl Mutant {
+            /// The mutant of a name.
+            #[must_use]
+            pub fn by_name(name: &str) -> Option<Self> {
+                ALL.iter().copied().find(|mutant| mutant.name() == name)
+            }
+
             /// What [`VARIABLE`] calls it.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -55,13 +66,25 @@ macro_rules! mutants {
 
 mutants! {
     /// The log is never synced.
-    SkipFsync = "skip-fsync", by "linearizable,set,timeline", under "unsynced", with "set";
-    /// Entries count as durable before they are: the sync follows a little later.
-    AcknowledgeBeforeFsync = "acknowledge-before-fsync", by "linearizable,set,timeline", under "unsynced", with "set";
+    SkipFsync = "skip-fsync", by "linearizable,set,timeline", under "unsynced-all", with "set";
+    /// Entries count as durable before they are: one sync in 100 is made.
+    AcknowledgeBeforeFsync = "acknowledge-before-fsync", by "linearizable,set,timeline", under "unsynced-all", with "set";
     /// The leader takes what it has sent to its followers for what they have.
-    AnswerBeforeCommit = "answer-before-commit", by "linearizable,set,timeline", under "kill-leader", with "set";
+    AnswerBeforeCommit = "answer-before-commit", by "linearizable,set,timeline", under "partition-leader", with "set";
     /// A linearizable read asks nobody from where on it is safe.
     ReadWithoutIndex = "read-without-index", by "linearizable,wgl", under "none", with "register";
+    /// One linearizable read in 20 is of three changes before.
+    StaleRead = "stale-read", by "wgl", under "none", with "register";
+    /// One serializable read in four is of three changes before, and says so.
+    OldSerializable = "old-serializable", by "serializable", under "none", with "register";
+    /// One transaction in ten that only reads has its first key from three changes before.
+    TornRead = "torn-read", by "append", under "none", with "append";
+    /// One command in 32 is done twice.
+    RepeatCommand = "repeat-command", by "timeline", under "none", with "register";
+    /// One put in about 50 loses its value, on each member another one.
+    OtherValue = "other-value", by "hash", under "none", with "set";
+    /// A member that does not lead any more ends.
+    EndAfterLead = "end-after-lead", by "run", under "transfer", with "register";
     /// The last entries before a restart are applied once more.
     ApplyTwice = "apply-twice", by "hash,linearizable,timeline,run", under "kill-one", with "txn";
     /// One event in 300 reaches no watcher.
@@ -72,6 +95,8 @@ mutants! {
     RepeatEvent = "repeat-event", by "watch", under "none", with "watch";
     /// The changes of one transaction come in several responses.
     TornRevision = "torn-revision", by "watch", under "none", with "watch";
+    /// A watch of past revisions tells only what is still to come.
+    SkipPast = "skip-past", by "watch", under "none", with "watch";
     /// Progress is told of revisions that are still to come.
     EarlyProgress = "early-progress", by "watch", under "none", with "watch";
     /// The pair before is the one before that.
@@ -85,13 +110,13 @@ mutants! {
     /// A lease ends and leaves its keys.
     LeaseLeavesKeys = "lease-leaves-keys", by "linearizable,lease,timeline", under "none", with "lease";
     /// A compaction brings back a key that was deleted.
-    CompactionLosesDelete = "compaction-loses-delete", by "linearizable,timeline,wgl", under "none", with "kubernetes";
+    CompactionLosesDelete = "compaction-loses-delete", by "linearizable,timeline,wgl", under "compact", with "kubernetes";
     /// One transaction in 16 does not compare.
     IgnoreCompare = "ignore-compare", by "linearizable,append", under "none", with "txn";
     /// One deletion in eight counts one key too many.
     WrongDeleted = "wrong-deleted", by "linearizable", under "none", with "txn";
     /// After a restart, once something was compacted, the last revision is given again.
-    RevisionBack = "revision-back", by "hash,linearizable,timeline,run", under "kill-one", with "kubernetes";
+    RevisionBack = "revision-back", by "hash,linearizable,timeline,run", under "snapshot", with "kubernetes";
     /// A state that is received is not installed, only where it ends is believed.
     InstallNothing = "install-nothing", by "hash,serializable,run", under "snapshot", with "set";
 }

@@ -15,6 +15,7 @@ pub struct Site {
     pub namespaces: Option<Namespaces>,
     names: Result<Names, String>,
     library: Result<Library, String>,
+    env: Vec<(String, String)>,
     homes: Mutex<Vec<Home>>,
 }
 
@@ -26,8 +27,14 @@ pub struct Home {
 }
 
 impl Site {
-    /// With disks under a rule of names, and with clocks, where they are asked for and to be had.
-    pub fn new(namespaces: Option<Namespaces>, names: Option<Names>, clocks: bool) -> Site {
+    /// With disks under a rule of names, and with clocks, where they are asked for and to be had; everyone gets
+    /// this environment.
+    pub fn new(
+        namespaces: Option<Namespaces>,
+        names: Option<Names>,
+        clocks: bool,
+        env: Vec<(String, String)>,
+    ) -> Site {
         let names = match names.map(|names| Disk::mount(names).map(|_| names)) {
             None => Err("the cluster was not started with disks of its own".to_owned()),
             Some(mounted) => mounted.map_err(|why| format!("no disks of their own: {why:#}")),
@@ -36,7 +43,7 @@ impl Site {
             None => Err("the cluster was not started with clocks of its own".to_owned()),
             Some(built) => built.map_err(|why| format!("no clocks of their own: {why:#}")),
         };
-        Site { namespaces, names, library, homes: Mutex::default() }
+        Site { namespaces, names, library, env, homes: Mutex::default() }
     }
 
     /// Why members have no disks of their own.
@@ -60,6 +67,7 @@ impl Places for Site {
         if let Some(namespaces) = &self.namespaces {
             namespaces.place(at, options)?;
         }
+        options.env.extend(self.env.iter().cloned());
         let mut home = Home::default();
         if let Ok(names) = self.names {
             let disk = Disk::mount(names).with_context(|| format!("no disk for member {at}"))?;

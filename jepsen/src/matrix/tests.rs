@@ -85,6 +85,8 @@ impl Stage {
             load: Load { clients: 8, rate: 250.0, patience: Duration::from_secs(3) },
             flags: Vec::new(),
             loopback: false,
+            mutant: None,
+            control: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tables of many runs, in Markdown, and where they go in a page.
 //!
 //! The part of a page between `<!-- results: begin -->` and `<!-- results: end -->`
-//! is generated; everything else is left as it is.
+//! is generated, and so is one of mutants between such marks; everything else is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,14 +13,18 @@ use anyhow::{Context, Result};
 use super::summary::{Cell, Results, cells};
 use super::words::count;
 
-const BEGIN: &str = "<!-- results: begin -->";
-const END: &str = "<!-- results: end -->";
-
-/// Puts tables of all results below a directory into a page.
+/// Puts tables of all results below a directory into a page. What there are no results of stays.
 pub fn update(page: &Path, results: &Path) -> Result<()> {
-    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
-    let fresh = replace(&text, &tables(&read(results)?)).with_context(|| page.display().to_string())?;
-    fs::write(page, fresh).with_context(|| format!("cannot write {}", page.display()))
+    let mut text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let (broken, whole): (Vec<_>, Vec<_>) =
+        read(results)?.into_iter().partition(|results| results.mutant.is_some());
+    if !whole.is_empty() {
+        text = replace(&text, "results", &tables(&whole)).with_context(|| page.display().to_string())?;
+    }
+    if !broken.is_empty() {
+        text = replace(&text, "mutants", &mutants(&broken)).with_context(|| page.display().to_string())?;
+    }
+    fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
 /// All results below a directory, by path.
@@ -43,7 +47,7 @@ pub fn read(dir: &Path) -> Result<Vec<Results>> {
     Ok(results)
 }
 
-/// For each program a grid and its details, then the mutants.
+/// For each program a grid and its details; mutants are left out.
 pub fn tables(results: &[Results]) -> String {
     let mut text = String::new();
     for (program, cells) in cells(results) {
@@ -52,7 +56,6 @@ pub fn tables(results: &[Results]) -> String {
         text.push_str(&grid(&cells));
         text.push_str(&details(&cells));
     }
-    text.push_str(&mutants(results));
     text
 }
 
@@ -135,40 +138,72 @@ fn details(cells: &Cells) -> String {
     text
 }
 
-fn mutants(results: &[Results]) -> String {
-    let mut mutants: BTreeMap<&str, Vec<&Results>> = BTreeMap::new();
+/// A row for each mutant, by all its runs.
+pub fn mutants(results: &[Results]) -> String {
+    let (mut mutants, mut control): (BTreeMap<&str, Vec<&Results>>, _) = (BTreeMap::new(), Vec::new());
     for results in results {
-        if let Some(mutant) = &results.mutant {
-            mutants.entry(&mutant.name).or_default().push(results);
+        match &results.mutant {
+            Some(mutant) if mutant.name.is_empty() => control.push(results),
+            Some(mutant) => mutants.entry(&mutant.name).or_default().push(results),
+            None => {}
         }
     }
     if mutants.is_empty() {
         return String::new();
     }
     let caught = mutants.values().filter(|runs| runs.iter().any(|run| !run.caught_by().is_empty())).count();
-    let mut text = format!("### Mutants\n\n{caught} of {} caught.\n\n", mutants.len());
-    text.push_str("| mutant | meant to be found by | found by | runs that found it | workload, nemesis |\n");
-    text.push_str("|---|---|---|---:|---|\n");
+    let mut text = format!("{caught} of {} caught", mutants.len());
+    let catchers =
+        |runs: &Vec<&Results>| runs.iter().flat_map(|run| run.caught_by()).map(str::to_owned).collect();
+    let mut by: BTreeMap<String, usize> = BTreeMap::new();
+    for checker in mutants.values().flat_map(|runs| -> BTreeSet<String> { catchers(runs) }) {
+        *by.entry(checker).or_default() += 1;
+    }
+    let by: Vec<String> = by.into_iter().map(|(checker, many)| format!("{checker} {many}")).collect();
+    text.push_str(&if by.is_empty() { ".".to_owned() } else { format!(": {}.", by.join(", ")) });
+    if !control.is_empty() {
+        let anomalies: u64 = control.iter().flat_map(|run| run.found().into_values()).sum();
+        let runs = control.len();
+        write!(text, " Without a mutant, {runs} runs of the same program had {anomalies} anomalies.")
+            .expect("text takes all");
+    }
+    text.push_str("\n\n| mutant | what it breaks | workload, nemesis | caught by | runs | seconds | also noticed by |\n");
+    text.push_str("|---|---|---|---|---:|---:|---|\n");
     for (name, runs) in mutants {
-        let meant: BTreeSet<&str> = runs
-            .iter()
-            .flat_map(|run| &run.mutant)
-            .flat_map(|mutant| &mutant.meant)
-            .map(String::as_str)
-            .collect();
-        let found: BTreeSet<&str> = runs.iter().flat_map(|run| run.caught_by()).collect();
-        let finders = runs.iter().filter(|run| !run.caught_by().is_empty()).count();
+        let about = ::mutants::Mutant::by_name(name).map_or("", ::mutants::Mutant::about);
         let wheres: BTreeSet<String> =
             runs.iter().map(|run| format!("{}, {}", run.run.workload, run.run.nemesis)).collect();
-        let list = |names: BTreeSet<&str>| cell_text(&names.into_iter().collect::<Vec<_>>().join(", "));
-        let found = if found.is_empty() { "**nothing**".to_owned() } else { list(found) };
-        let wheres = cell_text(&wheres.into_iter().collect::<Vec<_>>().join("; "));
-        let (name, meant, all) = (cell_text(name), list(meant), runs.len());
-        writeln!(text, "| {name} | {meant} | {found} | {finders} of {all} | {wheres} |")
+        let wheres = wheres.into_iter().collect::<Vec<_>>().join("; ");
+        let caught: BTreeSet<&str> = runs.iter().flat_map(|run| run.caught_by()).collect();
+        let noticed: BTreeSet<&str> = runs.iter().flat_map(|run| run.noticed_by()).collect();
+        let others = noticed.difference(&caught).copied().collect::<Vec<_>>().join(", ");
+        let caught = match caught.is_empty() {
+            true => "**nobody**".to_owned(),
+            false => caught.into_iter().collect::<Vec<_>>().join(", "),
+        };
+        let seconds: f64 = runs.iter().map(|run| run.run.duration as f64 / 1e9).sum();
+        let cells = [name, about, &wheres, &caught].map(cell_text).join(" | ");
+        writeln!(text, "| {cells} | {} | {seconds:.0} | {} |", runs.len(), cell_text(&others))
             .expect("text takes all");
     }
     text.push('\n');
     text
+}
+
+/// What was found in a run, in a line.
+pub fn found(results: &Results) -> String {
+    let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for anomaly in &results.anomalies {
+        names.entry(&anomaly.checker).or_default().insert(&anomaly.name);
+    }
+    if names.is_empty() {
+        return "no anomalies".to_owned();
+    }
+    let each: Vec<String> = names
+        .into_iter()
+        .map(|(checker, names)| format!("{checker}: {}", names.into_iter().collect::<Vec<_>>().join(", ")))
+        .collect();
+    each.join("; ")
 }
 
 /// Text that stays in its cell.
@@ -176,10 +211,16 @@ fn cell_text(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ").replace('<', "&lt;")
 }
 
-fn replace(page: &str, tables: &str) -> Result<String> {
-    let (before, rest) = page.split_once(BEGIN).with_context(|| format!("no line {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("no line {END} after {BEGIN}"))?;
-    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+/// Where the generated part of a name begins and ends.
+fn marks(name: &str) -> [String; 2] {
+    ["begin", "end"].map(|which| format!("<!-- {name}: {which} -->"))
+}
+
+fn replace(page: &str, name: &str, tables: &str) -> Result<String> {
+    let [begin, end] = marks(name);
+    let (before, rest) = page.split_once(&begin).with_context(|| format!("no line {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("no line {end} after {begin}"))?;
+    Ok(format!("{before}{begin}\n\n{}\n\n{end}{after}", tables.trim()))
 }
 
 #[cfg(test)]
@@ -233,7 +274,7 @@ mod tests {
             results("reg|ister", "kill\nall", &["a|b"]),
             results("watch", "kill", &["watch-gap"]).of_mutant(mutant),
         ];
-        let text = tables(&all);
+        let text = tables(&all) + &mutants(&all);
         let columns = |line: &str| line.replace("\\|", "").matches('|').count();
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert!(rows.len() >= 9, "{text}");
@@ -246,24 +287,36 @@ mod tests {
 
     #[test]
     fn mutants_are_counted_apart() {
-        let mutant = |name: &str| Mutant { name: name.to_owned(), meant: vec!["watch-gap".to_owned()] };
+        let mutant = |name: &str| Mutant { name: name.to_owned(), meant: vec!["watch".to_owned()] };
+        let found = |checker: &str| Anomaly::new(checker, "wrong", Vec::new(), String::new());
+        let run = |checkers: &[&str]| Results {
+            anomalies: checkers.iter().map(|checker| found(checker)).collect(),
+            ..results("watch", "kill", &[])
+        };
         let all = [
-            results("watch", "kill", &["watch-gap", "other"]).of_mutant(mutant("drop-event")),
-            results("watch", "kill", &[]).of_mutant(mutant("drop-event")),
-            results("watch", "kill", &["other"]).of_mutant(mutant("skip-fsync")),
+            run(&[]).of_mutant(mutant("drop-event")),
+            run(&["watch", "hash"]).of_mutant(mutant("drop-event")),
+            run(&["hash"]).of_mutant(mutant("skip-fsync")),
+            run(&[]).of_mutant(Mutant::none()),
         ];
-        let text = tables(&all);
-        assert!(text.contains("1 of 2 caught."), "{text}");
-        assert!(text.contains("| drop-event | watch-gap | watch-gap | 1 of 2 | watch, kill |"), "{text}");
-        assert!(text.contains("| skip-fsync | watch-gap | **nothing** | 0 of 1 | watch, kill |"), "{text}");
-        assert!(!text.contains("| nemesis |"), "{text}");
+        assert_eq!(tables(&all), "");
+        let text = mutants(&all);
+        assert!(text.contains("1 of 2 caught: watch 1."), "{text}");
+        assert!(text.contains("1 runs of the same program had 0 anomalies"), "{text}");
+        let caught =
+            "| drop-event | One event in 300 reaches no watcher. | watch, kill | watch | 2 | 360 | hash |";
+        assert!(text.contains(caught), "{text}");
+        assert!(text.contains("| watch, kill | **nobody** | 1 | 180 | hash |"), "{text}");
     }
 
     #[test]
     fn a_page_keeps_what_people_wrote() {
         let dir = tempfile::tempdir().unwrap();
         let page = dir.path().join("README.md");
-        fs::write(&page, format!("# Top\n\n{BEGIN}\nold\n{END}\n\n## End\n")).unwrap();
+        let [before, after] = marks("mutants").map(|mark| format!("{mark}\n"));
+        let [begin, end] = marks("results");
+        let kept = format!("{before}kept\n{after}");
+        fs::write(&page, format!("# Top\n\n{begin}\nold\n{end}\n\n{kept}")).unwrap();
         let runs = dir.path().join("runs/a/b");
         fs::create_dir_all(&runs).unwrap();
         let text = serde_json::to_string(&results("set", "none", &[])).unwrap();
@@ -271,8 +324,8 @@ mod tests {
         for _ in 0..2 {
             update(&page, &dir.path().join("runs")).unwrap();
             let text = fs::read_to_string(&page).unwrap();
-            assert!(text.starts_with(&format!("# Top\n\n{BEGIN}\n\n### quorate")), "{text}");
-            assert!(text.ends_with(&format!("</details>\n\n{END}\n\n## End\n")), "{text}");
+            assert!(text.starts_with(&format!("# Top\n\n{begin}\n\n### quorate")), "{text}");
+            assert!(text.ends_with(&format!("</details>\n\n{end}\n\n{kept}")), "{text}");
             assert!(!text.contains("old"), "{text}");
         }
         fs::write(&page, "no place").unwrap();

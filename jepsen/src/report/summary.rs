@@ -59,13 +59,27 @@ pub struct Unavailable {
     pub total: u64,
 }
 
-/// A rule that was broken on purpose.
+/// A rule that was broken on purpose, by a program made for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mutant {
-    /// Its name.
+    /// Its name; nothing where the program broke none.
     pub name: String,
-    /// The names of the anomalies it must be found by, any of them.
+    /// The checkers that must find it, any of them.
     pub meant: Vec<String>,
+}
+
+impl Mutant {
+    /// The program was made to break rules, and broke none.
+    pub fn none() -> Mutant {
+        Mutant::default()
+    }
+}
+
+impl From<mutants::Mutant> for Mutant {
+    fn from(mutant: mutants::Mutant) -> Mutant {
+        let meant = mutant.checkers().split(',').map(str::to_owned).collect();
+        Mutant { name: mutant.name().to_owned(), meant }
+    }
 }
 
 impl Results {
@@ -127,15 +141,16 @@ impl Results {
         Results { mutant: Some(mutant), ..self }
     }
 
-    /// The anomalies that a mutant was found by; none where it was not, or by others than it is meant for.
+    /// The checkers that found anything.
+    pub fn noticed_by(&self) -> BTreeSet<&str> {
+        self.anomalies.iter().map(|anomaly| anomaly.checker.as_str()).collect()
+    }
+
+    /// The checkers that a mutant was found by; none where it was not, or by others than it is meant for.
     pub fn caught_by(&self) -> BTreeSet<&str> {
         let meant = self.mutant.iter().flat_map(|mutant| &mutant.meant);
         let names: BTreeSet<&str> = meant.map(String::as_str).collect();
-        self.anomalies
-            .iter()
-            .map(|anomaly| anomaly.name.as_str())
-            .filter(|name| names.contains(name))
-            .collect()
+        self.noticed_by().intersection(&names).copied().collect()
     }
 }
 
@@ -164,7 +179,7 @@ impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Results { run, operations, unavailable, .. } = self;
         writeln!(f, "{} under {}, {} of {} members", run.workload, run.nemesis, run.program, run.members)?;
-        if let Some(mutant) = &self.mutant {
+        if let Some(mutant) = self.mutant.as_ref().filter(|mutant| !mutant.name.is_empty()) {
             writeln!(f, "made to break a rule: {}", mutant.name)?;
         }
         writeln!(f, "seed        {}", run.seed)?;
@@ -334,12 +349,13 @@ mod tests {
 
     #[test]
     fn a_mutant_counts_as_caught_only_by_what_is_meant_for_it() {
-        let anomaly = Anomaly { name: "watch-gap".to_owned(), ..Anomaly::default() };
+        let anomaly = Anomaly::new("watch", "watch-gap", Vec::new(), String::new());
         let results = |meant: &str| {
             let mutant = Mutant { name: "drop-event".to_owned(), meant: vec![meant.to_owned()] };
             Results::of(&history(), vec![anomaly.clone()]).of_mutant(mutant)
         };
-        assert_eq!(results("watch-gap").caught_by(), BTreeSet::from(["watch-gap"]));
-        assert_eq!(results("watch-order").caught_by(), BTreeSet::new());
+        assert_eq!(results("watch").caught_by(), BTreeSet::from(["watch"]));
+        assert_eq!(results("hash").caught_by(), BTreeSet::new());
+        assert_eq!(results("hash").noticed_by(), BTreeSet::from(["watch"]));
     }
 }

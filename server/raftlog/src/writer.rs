@@ -205,12 +205,9 @@ impl Writer {
         if mutants::on(Mutant::SkipFsync) {
             return Ok(Duration::ZERO);
         }
-        if mutants::on(Mutant::AcknowledgeBeforeFsync) {
-            let file = Arc::clone(&self.current.file);
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(200));
-                file.sync()
-            });
+        if mutants::on(Mutant::AcknowledgeBeforeFsync)
+            && !mutants::sometimes(Mutant::AcknowledgeBeforeFsync, 100)
+        {
             return Ok(Duration::ZERO);
         }
         self.current

@@ -8,6 +8,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
+use mutants::Mutant;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use proto::etcdserverpb as pb;
 use state::mvcc::{Query, Rows, View};
@@ -45,9 +46,9 @@ pub async fn view_for(node: &Node, request: &pb::RangeRequest) -> Result<View, F
 }
 
 /// Reads a range that was found valid, and answers it.
-pub async fn answer(node: &Node, request: pb::RangeRequest) -> Answer {
+pub async fn answer(node: &Node, mut request: pb::RangeRequest) -> Answer {
     let view = view_for(node, &request).await?;
-    let header = node.header(view.revision());
+    let header = node.header(mutate(&mut request, view.revision()));
     let query = query(&request);
     let reading = READING.start();
     let short = is_short(&view, &request, &query)?;
@@ -56,6 +57,23 @@ pub async fn answer(node: &Node, request: pb::RangeRequest) -> Answer {
     let rows = rows.unwrap_or_else(|fault| stop_on(fault));
     let rows = reading.end(rows)?;
     respond(Frame::new(&header, rows.more, rows.count), rows, short).await
+}
+
+/// Makes the request one of the past where a mutant does; gives the revision to tell.
+fn mutate(request: &mut pb::RangeRequest, now: i64) -> i64 {
+    let old = (now - 3).max(1);
+    match request.serializable {
+        _ if request.revision != 0 => now,
+        true if mutants::sometimes(Mutant::OldSerializable, 4) => {
+            request.revision = old;
+            old
+        }
+        false if mutants::sometimes(Mutant::StaleRead, 20) => {
+            request.revision = old;
+            now
+        }
+        _ => now,
+    }
 }
 
 /// The query of a request that was found valid.

@@ -53,7 +53,7 @@ pub fn flags() -> String {
 /// The lines of `--version`: etcd's, then our own.
 pub fn version() -> String {
     format!(
-        "etcd Version: {ETCD_VERSION}\nGit SHA: {}\nGo Version: none (Rust)\nGo OS/Arch: {}/{}\nQuorate Version: {QUORATE_VERSION}\n",
+        "etcd Version: {ETCD_VERSION}\nGit SHA: {}\nGo Version: none (Rust)\nGo OS/Arch: {}/{}\nQuorate Version: {QUORATE_VERSION}\n{}",
         option_env!("QUORATE_GIT_SHA").unwrap_or("Not provided (use QUORATE_GIT_SHA at build time)"),
         std::env::consts::OS,
         match std::env::consts::ARCH {
@@ -61,6 +61,7 @@ pub fn version() -> String {
             "aarch64" => "arm64",
             other => other,
         },
+        mutants::SAID,
     )
 }
 

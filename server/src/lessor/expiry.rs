@@ -42,6 +42,7 @@ pub(crate) async fn run(node: Node, mut stop: watch::Receiver<bool>) {
             match leads {
                 Some(_) => node.lessor().promote(node.settings().election_timeout),
                 None if mutants::on(Mutant::OldLeaderRevokes) => {}
+                None if mutants::on(Mutant::EndAfterLead) => std::process::exit(1),
                 None => node.lessor().demote(),
             }
             leads_since = leads;

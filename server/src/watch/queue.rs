@@ -191,7 +191,9 @@ impl Queue {
         self.total.bytes.fetch_add(item.bytes(), Ordering::Relaxed);
         METRICS.storage.pending_events.add(item.events());
         inner.items.push_back(item);
-        mutate(&mut inner.items);
+        let more = mutate(&mut inner.items);
+        inner.bytes += more;
+        self.total.bytes.fetch_add(more, Ordering::Relaxed);
     }
 
     fn take_waker(&self) -> Option<Waker> {
@@ -207,8 +209,8 @@ impl Drop for Queue {
     }
 }
 
-/// What mutants make of the item just queued.
-fn mutate(items: &mut VecDeque<Item>) {
+/// What mutants make of the item just queued; gives how many bytes came with it.
+fn mutate(items: &mut VecDeque<Item>) -> usize {
     let last = items.len() - 1;
     if mutants::on(Mutant::EventOrder)
         && let [.., Item::Events { id: a, .. }, Item::Events { id: b, .. }] = items.make_contiguous()
@@ -217,7 +219,10 @@ fn mutate(items: &mut VecDeque<Item>) {
         items.swap(last - 1, last);
     }
     match &mut items[last] {
-        Item::Progress { revision, .. } if mutants::on(Mutant::EarlyProgress) => *revision += 3,
+        Item::Progress { revision, .. } if mutants::on(Mutant::EarlyProgress) => {
+            *revision += 3;
+            0
+        }
         Item::Events { id, revision, fragment, count, events }
             if *count > 1 && mutants::on(Mutant::TornRevision) =>
         {
@@ -226,12 +231,15 @@ fn mutate(items: &mut VecDeque<Item>) {
             *events = first;
             let left = std::mem::replace(count, 1) - 1;
             items.push_back(Item::Events { id, revision, fragment, count: left, events: rest });
+            size_of::<Item>()
         }
         Item::Events { .. } if mutants::sometimes(Mutant::RepeatEvent, 50) => {
             let again = items[last].clone();
+            let more = again.bytes();
             items.push_back(again);
+            more
         }
-        _ => {}
+        _ => 0,
     }
 }
 

@@ -151,6 +151,7 @@ impl Table {
 
         let start = match create.start_revision {
             start if mutants::on(Mutant::EagerWatch) => start.min(now + 1),
+            start if start <= now && mutants::on(Mutant::SkipPast) => 0,
             start => start,
         };
         let synced = start == 0 || start > now;

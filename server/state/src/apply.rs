@@ -110,6 +110,10 @@ impl State {
             staged += 1;
             bytes += if let EntryBody::Command(command) = &body { command.len() } else { 0 };
             let digest = Digest::of(log_id, &body);
+            if mutants::on(Mutant::RepeatCommand) && self.mvcc.revision() % 32 == 0 {
+                self.entry(log_id, body.clone(), &mut done.lease_changes).ok();
+                done.blocks.extend(self.mvcc.seal());
+            }
             let result = match self.entry(log_id, body, &mut done.lease_changes) {
                 Ok(response) => Ok(response),
                 Err(Stop::Refused(refusal)) => Err(refusal),

@@ -81,7 +81,11 @@ pub fn read(view: &View, request: &pb::TxnRequest) -> Result<Result<pb::TxnRespo
     }
     let mut responses = Vec::with_capacity(operations.len());
     for request in ranges {
-        let mut rows = match view.range(&query(request)?)? {
+        let mut query = query(request)?;
+        if responses.is_empty() && operations.len() > 1 && mutants::sometimes(Mutant::TornRead, 10) {
+            query.revision = (view.revision() - 3).max(1);
+        }
+        let mut rows = match view.range(&query)? {
             Ok(rows) => rows,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -278,6 +282,9 @@ fn execute_put(mvcc: &mut Mvcc, request: pb::PutRequest) -> Result<pb::PutRespon
         if ignore_value && let Some(record) = &record {
             value = row(mvcc, record)?.value;
         }
+    }
+    if mutants::sometimes(Mutant::OtherValue, 50 + u64::from(std::process::id() % 16)) {
+        value = Bytes::new();
     }
     let replaced = mvcc.put(key.clone(), value, lease)?;
     let lease_before = replaced.as_ref().map_or(0, |record| record.lease);

@@ -246,7 +246,7 @@ impl Worker {
         }
         if mutants::on(Mutant::CompactionLosesDelete)
             && kept == 0
-            && let [delete, put] = marks[..]
+            && let [delete, put, ..] = marks[..]
             && !put.tombstone
             && let Some(row) = self.shared.storage.get(Column::Rev, put.revision.to_key(false).as_ref())?
         {
