@@ -29,7 +29,7 @@ use super::pulse::Pulse;
 use super::send_state::SendState;
 use super::state_machine::StateFiles;
 use super::status::Shared;
-use super::types::{Node, Term, TypeConfig, Vote, new_log_id};
+use super::types::{Node, Term, TypeConfig, Vote, new_log_id, state_log_id};
 use super::wire;
 use crate::metrics::METRICS;
 
@@ -290,11 +290,12 @@ impl NetSnapshot<TypeConfig> for Peer {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        _snapshot: Snapshot<Term, u64, Node, StateFiles>,
+        snapshot: Snapshot<Term, u64, Node, StateFiles>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sent = self.send_state.send(&self.peers, self.id, vote);
+        let at_least = snapshot.meta.last_log_id.map(|log_id| state_log_id(&log_id).index);
+        let sent = self.send_state.send(&self.peers, self.id, vote, at_least);
         tokio::select! {
             sent = sent => sent.map_err(|status| StreamingError::from(self.error(Way::State, status))),
             closed = cancel => Err(closed.into()),

@@ -74,7 +74,8 @@ impl SendState {
         Ok(Self { checkpointer, dir, kept: Mutex::default(), installed: Mutex::default() })
     }
 
-    /// Sends this member's state of now, or of the transfer that broke, and has the peer install it.
+    /// Sends this member's state of now, or of the transfer that broke, and has the peer install it. From then on the
+    /// peer is taken to have everything up to the index of `at_least`.
     ///
     /// # Errors
     /// When the peer cannot be reached, or does not take it.
@@ -83,12 +84,13 @@ impl SendState {
         peers: &Peers,
         to: u64,
         vote: Vote,
+        at_least: Option<u64>,
     ) -> Result<SnapshotResponse<TypeConfig>, Status> {
         let peer = format!("{to:x}");
         let (network, labels) = (&METRICS.network, [peer.as_str()]);
         let began = Instant::now();
         network.snapshot_send_inflight.with_label_values(&labels).inc();
-        let sent = self.transfer(peers, to, vote).await;
+        let sent = self.transfer(peers, to, vote, at_least).await;
         network.snapshot_send_inflight.with_label_values(&labels).dec();
         match &sent {
             Ok(bytes) => {
@@ -110,8 +112,9 @@ impl SendState {
         peers: &Peers,
         to: u64,
         vote: Vote,
+        at_least: Option<u64>,
     ) -> Result<(u64, SnapshotResponse<TypeConfig>), Status> {
-        let kept = self.checkpoint(to).await?;
+        let kept = self.checkpoint(to, at_least).await?;
         let link = peers.link(to)?;
         let mut client = peers.client(&link, Way::State)?;
         let progress = client.offer_state(link.request(kept.manifest.clone())).await?.into_inner();
@@ -152,9 +155,12 @@ impl SendState {
         self.kept.lock().retain(|_, kept| kept.made.elapsed() < AGE_MAX);
     }
 
-    async fn checkpoint(self: &Arc<Self>, to: u64) -> Result<Arc<Kept>, Status> {
+    /// The checkpoint of the transfer that broke, or a new one. A snapshot that was under way when the former was made
+    /// ends beyond it.
+    async fn checkpoint(self: &Arc<Self>, to: u64, at_least: Option<u64>) -> Result<Arc<Kept>, Status> {
         if let Some(kept) = self.kept.lock().get(&to)
             && kept.made.elapsed() < AGE_MAX
+            && at_least.is_none_or(|index| kept.checkpoint.applied.index >= index)
         {
             return Ok(Arc::clone(kept));
         }
@@ -245,5 +251,33 @@ impl Cursor {
             self.open = None;
         }
         Ok(Some((chunk, self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A receiver that got less than its leader takes it to have would refuse all that follows.
+    #[tokio::test]
+    async fn a_transfer_goes_on_with_its_checkpoint_unless_that_ends_too_early() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let applied = Arc::new(AtomicU64::new(100));
+        let now = Arc::clone(&applied);
+        let checkpointer: Checkpointer = Box::new(move |dir| {
+            fs::create_dir(dir).map_err(|source| state::Fault::Io { path: dir.to_owned(), source })?;
+            let applied = state::LogId { term: 1, index: now.load(Ordering::Relaxed) };
+            Ok(Checkpoint { applied, membership: None, fingerprint: state::Fingerprint::default() })
+        });
+        let send = Arc::new(SendState::new(checkpointer, dir.path().join("send")).expect("a folder"));
+        let sent =
+            async |at_least| send.checkpoint(7, at_least).await.expect("made").checkpoint.applied.index;
+        assert_eq!(sent(Some(90)).await, 100);
+        applied.store(200, Ordering::Relaxed);
+        assert_eq!(sent(Some(100)).await, 100);
+        assert_eq!(sent(Some(150)).await, 200);
+        assert_eq!(sent(None).await, 200);
     }
 }
