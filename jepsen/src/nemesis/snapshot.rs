@@ -3,6 +3,7 @@
 //!
 //! Leases that nobody sees fill the log, so that this works whatever clients do.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -53,20 +54,9 @@ impl Nemesis for Snapshot {
             true => cluster.remove(at).await?,
             false => cluster.kill(at).await?,
         }
-        let deadline = Instant::now() + FILL_MAX;
-        let from = log_end(cluster).await?;
-        let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
-        // What is kept counts from the last point at which a state was safe, which is some counts ago.
-        let until = from + kept + 15 * COUNT;
+        let missed = outgrow(cluster).await?;
         let mut kind = if wiped { "snapshot-wiped" } else { "snapshot" }.to_owned();
         let mut compacted = String::new();
-        while log_end(cluster).await? < until {
-            ensure!(Instant::now() < deadline, "the log did not get long enough");
-            // What fails while another leader is elected is tried again.
-            if let Some(via) = cluster.leader().await {
-                fill(&cluster.client(via)).await.ok();
-            }
-        }
         if rng.random_bool(0.5) {
             let via = eventually("somebody leads", || async { cluster.leader().await.context("nobody") });
             let client = cluster.client(via.await?);
@@ -79,7 +69,8 @@ impl Nemesis for Snapshot {
                 compacted = format!(", compacted up to {revision}");
             }
         }
-        Ok(Harm::new(kind, format!("member {at} missed entries {from} to {until}{compacted}")))
+        let what = format!("member {at} missed entries {} to {}{compacted}", missed.start, missed.end);
+        Ok(Harm::new(kind, what))
     }
 
     async fn end(&mut self, cluster: &mut Cluster) -> Result<()> {
@@ -93,6 +84,25 @@ impl Nemesis for Snapshot {
         })
         .await
     }
+}
+
+/// Writes entries until a member that is away has to be sent a whole state; gives which ones it misses.
+///
+/// The cluster is one for which [`Snapshot`] was prepared.
+pub async fn outgrow(cluster: &Cluster) -> Result<Range<u64>> {
+    let deadline = Instant::now() + FILL_MAX;
+    let from = log_end(cluster).await?;
+    let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
+    // What is kept counts from the last point at which a state was safe, which is some counts ago.
+    let until = from + kept + 15 * COUNT;
+    while log_end(cluster).await? < until {
+        ensure!(Instant::now() < deadline, "the log did not get long enough");
+        // What fails while another leader is elected is tried again.
+        if let Some(via) = cluster.leader().await {
+            fill(&cluster.client(via)).await.ok();
+        }
+    }
+    Ok(from..until)
 }
 
 /// The longest log's end.
