@@ -12,7 +12,7 @@ use proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, LeaseRevokeReque
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tests::{Client, eventually};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::whom::one_of;
 use super::{Harm, Nemesis};
@@ -98,6 +98,13 @@ pub async fn outgrow(cluster: &Cluster) -> Result<Range<u64>> {
     while log_end(cluster).await? < until {
         ensure!(Instant::now() < deadline, "the log did not get long enough");
         // What fails while another leader is elected is tried again.
+        if let Some(via) = cluster.leader().await {
+            fill(&cluster.client(via)).await.ok();
+        }
+    }
+    // A log is cut off a while after it became long enough, and only as it grows further.
+    for _ in 0..4 {
+        sleep(Duration::from_millis(250)).await;
         if let Some(via) = cluster.leader().await {
             fill(&cluster.client(via)).await.ok();
         }
