@@ -30,6 +30,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 pub use registry::{NAMES, by_name, names};
+pub use snapshot::outgrow;
 
 use crate::cluster::{Cluster, Shape};
 use crate::disk::Names;

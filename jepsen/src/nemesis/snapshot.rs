@@ -3,6 +3,7 @@
 //!
 //! Leases that nobody sees fill the log, so that this works whatever clients do.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,7 @@ use proto::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tests::{Client, eventually};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::whom::one_of;
 use super::{Harm, Nemesis};
@@ -55,33 +56,9 @@ impl Nemesis for Snapshot {
             true => cluster.remove(at).await?,
             false => cluster.kill(at).await?,
         }
-        let deadline = Instant::now() + FILL_MAX;
-        let from = log_end(cluster).await?;
-        let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
-        // What is kept counts from the last point at which a state was safe, which is some counts ago.
-        let until = from + kept + 15 * COUNT;
+        let missed = outgrow(cluster).await?;
         let kind = if wiped { "snapshot-wiped" } else { "snapshot" };
         let mut compacted = String::new();
-        let mut leader = None;
-        let mut now = from;
-        while now < until {
-            ensure!(Instant::now() < deadline, "the log got to {now} of {until} in {FILL_MAX:?}");
-            // Who led a moment ago is asked alone: whoever is slow or away would have to be waited for each time.
-            let via = match leader {
-                Some(via) => via,
-                None => cluster.some_leader().await?,
-            };
-            fill(&cluster.client(via)).await;
-            let status = timeout(REQUEST_MAX, cluster.client(via).status()).await;
-            leader = match status {
-                Ok(Ok(status)) => {
-                    now = now.max(status.raft_applied_index);
-                    let own = status.header.as_ref().map_or(0, |header| header.member_id);
-                    (status.leader == own).then_some(via)
-                }
-                _ => None,
-            };
-        }
         if rng.random_bool(0.5) {
             let via = cluster.some_leader().await?;
             let status = timeout(FILL_MAX, cluster.client(via).status()).await??;
@@ -91,7 +68,8 @@ impl Nemesis for Snapshot {
                 compacted = format!(", compacted up to {revision}");
             }
         }
-        Ok(Harm::new(kind, format!("member {at} missed entries {from} to {until}{compacted}")))
+        let what = format!("member {at} missed entries {} to {}{compacted}", missed.start, missed.end);
+        Ok(Harm::new(kind, what))
     }
 
     async fn end(&mut self, cluster: &mut Cluster) -> Result<()> {
@@ -105,6 +83,43 @@ impl Nemesis for Snapshot {
         })
         .await
     }
+}
+
+/// Writes entries until a member that is away has to be sent a whole state; gives which ones it misses.
+///
+/// The cluster is one for which [`Snapshot`] was prepared.
+pub async fn outgrow(cluster: &Cluster) -> Result<Range<u64>> {
+    let deadline = Instant::now() + FILL_MAX;
+    let from = log_end(cluster).await?;
+    let kept = if cluster.program().is_ours() { KEPT_MIN } else { CATCH_UP };
+    // What is kept counts from the last point at which a state was safe, which is some counts ago.
+    let until = from + kept + 15 * COUNT;
+    let (mut leader, mut now) = (None, from);
+    // A log is cut off a while after it became long enough, and only as it grows further.
+    let mut more = 4;
+    while more > 0 {
+        ensure!(Instant::now() < deadline, "the log got to {now} of {until} in {FILL_MAX:?}");
+        if now >= until {
+            more -= 1;
+            sleep(Duration::from_millis(250)).await;
+        }
+        // Who led a moment ago is asked alone: whoever is slow or away would have to be waited for each time.
+        let via = match leader {
+            Some(via) => via,
+            None => cluster.some_leader().await?,
+        };
+        fill(&cluster.client(via)).await;
+        let status = timeout(REQUEST_MAX, cluster.client(via).status()).await;
+        leader = match status {
+            Ok(Ok(status)) => {
+                now = now.max(status.raft_applied_index);
+                let own = status.header.as_ref().map_or(0, |header| header.member_id);
+                (status.leader == own).then_some(via)
+            }
+            _ => None,
+        };
+    }
+    Ok(from..until)
 }
 
 /// The longest log's end.

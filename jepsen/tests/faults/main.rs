@@ -2,6 +2,9 @@
 //!
 //! Members are ours; with `REAL_ETCD_BIN`, etcd's too where it is said.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod clocks;
 mod disks;
 mod links;
@@ -16,10 +19,9 @@ use jepsen::nemesis::{Harm, Nemesis, by_name};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tests::{Program, eventually, skipped};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::MutexGuard;
 
-/// One cluster at a time: with more of them on few cores, elections are late because the processor is.
-static TURN: Mutex<()> = Mutex::const_new(());
+use common::{TURN, has_all, is_whole, start};
 
 /// A cluster of ours, whose turn it is.
 async fn cluster(members: usize) -> Result<(MutexGuard<'static, ()>, Cluster)> {
@@ -37,12 +39,6 @@ async fn cluster_for(name: &str) -> Result<(MutexGuard<'static, ()>, Cluster)> {
     start(shape).await
 }
 
-async fn start(mut shape: Shape) -> Result<(MutexGuard<'static, ()>, Cluster)> {
-    let turn = TURN.lock().await;
-    (shape.heartbeat_ms, shape.election_ms) = (50, 500);
-    Ok((turn, Cluster::start(shape).await?))
-}
-
 /// Why the cluster cannot suffer it, said loudly.
 fn is_unfit(name: &str, cluster: &Cluster) -> bool {
     let why = nemesis(name).unfit(cluster);
@@ -53,22 +49,12 @@ fn is_unfit(name: &str, cluster: &Cluster) -> bool {
 }
 
 /// So many pairs, each acknowledged by some member.
-async fn put_some(cluster: &Cluster, prefix: &str, count: usize) -> Result<()> {
+pub async fn put_some(cluster: &Cluster, prefix: &str, count: usize) -> Result<()> {
     let all = cluster.all();
     for n in 0..count {
         let client = cluster.client(all[n % all.len()]);
         let put = || async { Ok(client.put(format!("{prefix}/{n}"), "x".repeat(100)).await?) };
         eventually("a write", put).await?;
-    }
-    Ok(())
-}
-
-/// They are all there.
-async fn has_all(cluster: &Cluster, prefix: &str, count: usize) -> Result<()> {
-    for at in cluster.all() {
-        let client = cluster.client(at);
-        let found = eventually("a read", || async { Ok(client.count(&format!("{prefix}/")).await?) }).await?;
-        ensure!(found == count as i64, "member {at} has {found} of {count}");
     }
     Ok(())
 }
@@ -92,23 +78,4 @@ async fn begin(name: &str, seed: u64, cluster: &mut Cluster) -> Result<(Box<dyn 
 async fn answers(cluster: &Cluster, at: usize) -> bool {
     let client = cluster.client(at);
     tokio::time::timeout(Duration::from_millis(1500), client.get("a")).await.is_ok_and(|got| got.is_ok())
-}
-
-/// Everything works again: each member takes a write, and all have the same data.
-async fn is_whole(cluster: &mut Cluster) -> Result<()> {
-    for at in cluster.all() {
-        let client = cluster.client(at);
-        eventually("each member takes writes again", || async {
-            Ok(client.put(format!("whole/{at}"), "1").await?)
-        })
-        .await?;
-    }
-    let ends = cluster.finish().await?;
-    ensure!(ends.len() == cluster.len());
-    ensure!(
-        ends.iter().all(|end| (end.revision, end.hash) == (ends[0].revision, ends[0].hash)),
-        "members differ: {ends:?}"
-    );
-    ensure!(cluster.deaths().is_empty(), "{:?}", cluster.deaths());
-    Ok(())
 }
