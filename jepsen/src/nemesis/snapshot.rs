@@ -87,7 +87,7 @@ impl Nemesis for Snapshot {
 
 /// Writes entries until a member that is away has to be sent a whole state; gives which ones it misses.
 ///
-/// The cluster is one for which [`Snapshot`] was prepared.
+/// The cluster is one that was prepared for the nemesis `snapshot`.
 pub async fn outgrow(cluster: &Cluster) -> Result<Range<u64>> {
     let deadline = Instant::now() + FILL_MAX;
     let from = log_end(cluster).await?;
