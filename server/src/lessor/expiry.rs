@@ -40,7 +40,16 @@ pub(crate) async fn run(node: Node, mut stop: watch::Receiver<bool>) {
         let leads = (now.leader == node.member_id()).then_some(now.term);
         if leads != leads_since {
             match leads {
-                Some(_) => node.lessor().promote(node.settings().election_timeout),
+                // Deadlines count from what its whole log says of leases: after a restart, a checkpoint in it
+                // may be applied only now.
+                Some(_) if node.linearizable_view().await.is_ok() => {
+                    node.lessor().promote(node.settings().election_timeout);
+                }
+                // It may lead no more; who waits for the table looks again.
+                Some(_) => {
+                    node.lessor().demote();
+                    continue;
+                }
                 None if mutants::on(Mutant::OldLeaderRevokes) => {}
                 None => node.lessor().demote(),
             }
