@@ -12,7 +12,7 @@ use proto::etcdserverpb::{CompactionRequest, LeaseGrantRequest, LeaseRevokeReque
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tests::{Client, eventually};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::whom::one_of;
 use super::{Harm, Nemesis};
@@ -98,6 +98,14 @@ pub async fn outgrow(cluster: &Cluster) -> Result<Range<u64>> {
     while log_end(cluster).await? < until {
         ensure!(Instant::now() < deadline, "the log did not get long enough");
         // What fails while another leader is elected is tried again.
+        if let Some(via) = cluster.leader().await {
+            fill(&cluster.client(via)).await.ok();
+        }
+    }
+    // Entries that are on their way to somebody are kept until that is given up: a log is cut off only later,
+    // and only as it grows further.
+    for _ in 0..12 {
+        sleep(Duration::from_millis(300)).await;
         if let Some(via) = cluster.leader().await {
             fill(&cluster.client(via)).await.ok();
         }
