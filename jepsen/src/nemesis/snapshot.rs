@@ -95,13 +95,14 @@ pub async fn outgrow(cluster: &Cluster) -> Result<Range<u64>> {
     // What is kept counts from the last point at which a state was safe, which is some counts ago.
     let until = from + kept + 15 * COUNT;
     let (mut leader, mut now) = (None, from);
-    // A log is cut off a while after it became long enough, and only as it grows further.
-    let mut more = 4;
+    // Entries that are on their way to somebody are kept until that is given up: a log is cut off only later,
+    // and only as it grows further.
+    let mut more = 12;
     while more > 0 {
         ensure!(Instant::now() < deadline, "the log got to {now} of {until} in {FILL_MAX:?}");
         if now >= until {
             more -= 1;
-            sleep(Duration::from_millis(250)).await;
+            sleep(Duration::from_millis(300)).await;
         }
         // Who led a moment ago is asked alone: whoever is slow or away would have to be waited for each time.
         let via = match leader {

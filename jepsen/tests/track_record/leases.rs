@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use jepsen::cluster::{Cluster, Shape};
 use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest,
@@ -208,14 +209,18 @@ async fn the_third_leader_gives_the_whole_ttl_again() -> Result<()> {
 /// As #17132, where it is a restart that forgets: a member alone knows what its log holds only once it leads, and
 /// a checkpoint that it applied then came too late for the deadline.
 ///
-/// The member is killed after a checkpoint and applies all of its log again.
+/// The member is killed after a checkpoint and applies all of its log again, which is long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_gives_the_whole_ttl_again() -> Result<()> {
     let mut shape = one(Program::ours());
     shape.clocks = true;
     shape.args = vec![CHECKPOINTS.to_owned()];
     play_once(shape, &async |cluster: &mut Cluster| {
-        let id = grant(&cluster.client(0), 600).await?;
+        let client = cluster.client(0);
+        for _ in 0..40 {
+            try_join_all((0..200).map(|n| client.put(format!("k/{n}"), "x".repeat(500)))).await?;
+        }
+        let id = grant(&client, 600).await?;
         checkpoint(cluster, 0).await?;
         for restart in 0..3 {
             cluster.kill(0).await?;
