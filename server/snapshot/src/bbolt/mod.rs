@@ -14,6 +14,9 @@ mod format;
 mod node;
 mod plan;
 mod reader;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod walk;
 
 pub use check::PROBLEMS_MAX;
