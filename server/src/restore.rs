@@ -226,7 +226,8 @@ fn import(
 
 /// Reads the whole file and compares its digest with the one at its end.
 fn check_digest(path: &Path, skip: bool, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
-    let failed = |doing| move |error: io::Error| Error::Read { doing, path: path.into(), reason: reason(&error) };
+    let failed =
+        |doing| move |error: io::Error| Error::Read { doing, path: path.into(), reason: reason(&error) };
     let mut file = File::open(path).map_err(failed("open"))?;
     let len = file.metadata().map_err(failed("stat"))?.len();
     file.seek(SeekFrom::End(-(DIGEST_LEN as i64))).map_err(failed("seek"))?;
@@ -270,4 +271,193 @@ fn reason(error: &io::Error) -> String {
 fn in_gos_words(bytes: &[u8]) -> String {
     let bytes: Vec<String> = bytes.iter().map(u8::to_string).collect();
     format!("[{}]", bytes.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use snapshot::bbolt::{Plan, Source, Unwritable, Visitor};
+    use snapshot::file::Writer;
+    use snapshot::schema::{KeyValue, RevisionKey};
+
+    use super::*;
+    use crate::config::ids;
+    use crate::datadir::DataDir;
+
+    /// Ten buckets, and one key at revision 5.
+    struct Smallest;
+
+    impl Source for Smallest {
+        type Error = Unwritable;
+
+        fn visit(&self, visitor: &mut dyn Visitor<Unwritable>) -> Result<(), Unwritable> {
+            for bucket in snapshot::schema::Bucket::ALL {
+                visitor.bucket(bucket.name().as_bytes())?;
+                if bucket == snapshot::schema::Bucket::Key {
+                    let kv = KeyValue {
+                        key: "k".into(),
+                        create_revision: 5,
+                        mod_revision: 5,
+                        version: 1,
+                        ..KeyValue::default()
+                    };
+                    let at = RevisionKey { main: 5, sub: 0, tombstone: false };
+                    visitor.row(at.to_bytes().as_ref(), &kv.to_bytes())?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn file(path: &Path) {
+        let mut writer = Writer::new(Vec::new());
+        let plan = Plan::of(&Smallest).expect("a plan");
+        plan.write(&Smallest, &mut |piece| {
+            writer.write(piece).expect("memory");
+            Ok(())
+        })
+        .expect("memory");
+        fs::write(path, writer.finish().expect("memory").0).expect("written");
+    }
+
+    fn parameters(dir: &Path) -> Restore {
+        file(&dir.join("file"));
+        Restore {
+            snapshot: dir.join("file"),
+            name: "b".into(),
+            initial_cluster: "a=http://127.0.0.1:1,b=http://127.0.0.1:2,c=http://127.0.0.1:3".into(),
+            token: "token".into(),
+            advertise_peer_urls: "http://127.0.0.1:2".into(),
+            data_dir: dir.join("data"),
+            wal_dir: None,
+            skip_hash_check: false,
+            bump_revision: 0,
+            mark_compacted: false,
+        }
+    }
+
+    fn quiet(parameters: &Restore) -> Result<Done, Error> {
+        restore(parameters, &mut |_| {})
+    }
+
+    #[test]
+    fn the_directory_is_a_members_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for wal in [None, Some(dir.path().join("wal"))] {
+            let parameters = Restore { wal_dir: wal.clone(), ..parameters(dir.path()) };
+            let mut seen = Vec::new();
+            let done = restore(&parameters, &mut |progress| seen.push(progress)).unwrap();
+            assert_eq!(
+                done.identity.member_id,
+                ids::member_id(&["http://127.0.0.1:2".to_owned()], "token", None)
+            );
+            assert_eq!((done.state.revision, done.state.taken.records), (5, 1));
+            assert!(
+                seen.windows(2).all(|pair| pair[0].done <= pair[1].done || pair[0].phase != pair[1].phase)
+            );
+            assert!(seen.iter().any(|p| p.phase == Phase::Check && p.done == p.total));
+            assert!(seen.last().is_some_and(|p| p.phase == Phase::Rows && p.done == p.total));
+            let wal = wal.unwrap_or_else(|| parameters.data_dir.join("member").join("wal"));
+            let opened = DataDir::open(&parameters.data_dir, &wal).unwrap();
+            let founding = opened.founding().unwrap();
+            assert_eq!(founding.identity, done.identity);
+            assert_eq!(founding.founders.len(), 3);
+            let (state, reader) = state::State::open(state::Options::new(opened.state())).unwrap();
+            assert_eq!(state.applied(), restored::begin(3));
+            assert_eq!(reader.members().len(), 3);
+            assert!(wal.join("lock").exists() || wal.starts_with(&parameters.data_dir));
+            assert!(fs::read_dir(&wal).unwrap().count() > 0);
+            drop((state, reader, opened));
+            fs::remove_dir_all(&parameters.data_dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn refusals_are_etcds_in_its_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = parameters(dir.path());
+        let full = dir.path().join("full");
+        fs::create_dir_all(full.join("member")).unwrap();
+        let (cut, other, small) =
+            (dir.path().join("cut"), dir.path().join("other"), dir.path().join("small"));
+        let bytes = fs::read(&good.snapshot).unwrap();
+        fs::write(&cut, &bytes[..bytes.len() - 32]).unwrap();
+        let mut damaged = bytes.clone();
+        damaged[5000] ^= 1;
+        fs::write(&other, damaged).unwrap();
+        fs::write(&small, "short").unwrap();
+        let missing = dir.path().join("missing");
+        let cases: [(Restore, &str); 11] = [
+            (
+                Restore { advertise_peer_urls: "x".into(), name: "d".into(), ..good.clone() },
+                "URL scheme must be http, https, unix, or unixs: x",
+            ),
+            (
+                Restore { initial_cluster: "a=x".into(), ..good.clone() },
+                "URL scheme must be http, https, unix, or unixs: x",
+            ),
+            (
+                Restore { name: "d".into(), data_dir: full.clone(), ..good.clone() },
+                "couldn't find local name \"d\" in the initial cluster configuration",
+            ),
+            (
+                Restore { advertise_peer_urls: "http://127.0.0.1:9".into(), ..good.clone() },
+                "--initial-cluster has b=http://127.0.0.1:2 but missing from --initial-advertise-peer-urls=http://127.0.0.1:9",
+            ),
+            (
+                Restore { initial_cluster: good.initial_cluster.replace(":3", ":2"), ..good.clone() },
+                "has duplicate url",
+            ),
+            (
+                Restore { data_dir: full.clone(), snapshot: missing.clone(), ..good.clone() },
+                "not empty or could not be read",
+            ),
+            (Restore { wal_dir: Some(full.clone()), snapshot: missing.clone(), ..good.clone() }, "exists"),
+            (Restore { snapshot: missing, ..good.clone() }, "missing: no such file or directory"),
+            (Restore { snapshot: small, ..good.clone() }, "invalid argument"),
+            (
+                Restore { snapshot: cut.clone(), ..good.clone() },
+                "snapshot missing hash but --skip-hash-check=false",
+            ),
+            (Restore { snapshot: other, ..good.clone() }, "expected sha256 ["),
+        ];
+        for (parameters, expected) in cases {
+            let refusal = quiet(&parameters).unwrap_err().to_string();
+            assert!(refusal.contains(expected), "{refusal} is not {expected}");
+            assert!(!good.data_dir.exists(), "{expected}");
+        }
+        // No image at all, and yet no digest is asked for.
+        let parameters = Restore { snapshot: full.join("none"), skip_hash_check: true, ..good.clone() };
+        fs::write(&parameters.snapshot, [0; 8192]).unwrap();
+        assert!(matches!(quiet(&parameters), Err(Error::Image(_))));
+        assert!(!good.data_dir.exists());
+        quiet(&Restore { snapshot: cut, skip_hash_check: true, ..good }).unwrap();
+    }
+
+    /// Killed at any moment a restore leaves nothing that a member would start on, not even as a new one.
+    #[test]
+    fn an_unfinished_restore_is_refused_and_cleared_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let parameters = parameters(dir.path());
+        let wal = parameters.data_dir.join("member").join("wal");
+        let restoring = Restoring::begin(&parameters.data_dir, &wal).unwrap();
+        fs::create_dir_all(restoring.state()).unwrap();
+        fs::write(restoring.state().join("CURRENT"), "half").unwrap();
+        let refusal = DataDir::open(&parameters.data_dir, &wal).unwrap_err().to_string();
+        assert!(refusal.contains("has not finished"), "{refusal}");
+        // Another one at the same time.
+        assert!(quiet(&parameters).unwrap_err().to_string().contains("in use by another process"));
+        // As a kill leaves it: nobody clears up, and the lock is free.
+        let copy = dir.path().join("copy");
+        fs::create_dir_all(copy.join("member.restoring/snap/db")).unwrap();
+        fs::write(copy.join("member.restoring/snap/db/CURRENT"), "half").unwrap();
+        let later = Restore { data_dir: copy.clone(), ..parameters.clone() };
+        quiet(&later).unwrap();
+        DataDir::open(&copy, &copy.join("member/wal")).unwrap();
+        // One that fails clears up itself.
+        drop(restoring);
+        assert!(!parameters.data_dir.exists());
+        quiet(&parameters).unwrap();
+    }
 }

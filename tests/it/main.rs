@@ -10,6 +10,7 @@ mod disk_full;
 mod flags;
 mod http;
 mod lease;
+mod snapshot;
 mod tls;
 mod watch;
 

@@ -5,9 +5,8 @@
 //! restore that was killed leaves what no member starts on and what the next
 //! restore clears away.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -20,10 +19,7 @@ const RESTORING: &str = "member.restoring";
 pub(super) fn refuse(data_dir: &Path) -> anyhow::Result<()> {
     let unfinished = data_dir.join(RESTORING);
     if unfinished.exists() {
-        bail!(
-            "{} is of a restore that has not finished: restore the snapshot again",
-            unfinished.display()
-        );
+        bail!("{} is of a restore that has not finished: restore the snapshot again", unfinished.display());
     }
     Ok(())
 }
@@ -52,9 +48,9 @@ pub fn is_free(data_dir: &Path) -> io::Result<bool> {
 pub struct Restoring {
     data_dir: PathBuf,
     member: PathBuf,
-    /// Where the log goes, if that is not below the member's directory.
-    wal_outside: Option<PathBuf>,
     wal: PathBuf,
+    /// Whether the log is not below the member's directory.
+    wal_outside: bool,
     /// Whether the data directory was made for this.
     made: bool,
     complete: bool,
@@ -73,14 +69,12 @@ impl Restoring {
         let member = data_dir.join(RESTORING);
         make(&member)?;
         let lock = lock(&member)?;
-        let wal_outside = wal_dir.strip_prefix(data_dir.join("member")).is_err();
-        let wal = match wal_dir.strip_prefix(data_dir.join("member")) {
-            Ok(inside) => member.join(inside),
-            Err(_) => wal_dir.to_owned(),
+        let (wal, wal_outside) = match wal_dir.strip_prefix(data_dir.join("member")) {
+            Ok(inside) => (member.join(inside), false),
+            Err(_) => (wal_dir.to_owned(), true),
         };
-        let wal_outside = wal_outside.then(|| wal_dir.to_owned());
-        let restoring =
-            Self { data_dir: data_dir.to_owned(), member, wal_outside, wal, made, complete: false, _lock: lock };
+        let data_dir = data_dir.to_owned();
+        let restoring = Self { data_dir, member, wal, wal_outside, made, complete: false, _lock: lock };
         restoring.clear().with_context(|| format!("clear {}", restoring.member.display()))?;
         make(&restoring.member.join("snap"))?;
         Ok(restoring)
@@ -132,8 +126,8 @@ impl Drop for Restoring {
             return;
         }
         let mut left = vec![fs::remove_dir_all(&self.member)];
-        if let Some(wal) = &self.wal_outside {
-            left.push(fs::remove_dir_all(wal));
+        if self.wal_outside {
+            left.push(fs::remove_dir_all(&self.wal));
         }
         if self.made {
             left.push(fs::remove_dir(&self.data_dir));
