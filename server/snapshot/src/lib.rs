@@ -20,9 +20,15 @@
 
 pub mod bbolt;
 mod error;
+#[cfg(test)]
+mod etcd;
 pub mod file;
 mod fingerprint;
+#[cfg(test)]
+mod fuzz;
 pub mod hash_kv;
+#[cfg(test)]
+mod sample;
 pub mod schema;
 pub mod status;
 pub mod verify;

@@ -1,9 +1,8 @@
 //! What is written is read back; and what is damaged is named.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -11,56 +10,7 @@ use proptest::prelude::*;
 use super::format::{HEADER_LEN, META_LEN, Meta};
 use super::walk::{PageSet, Walk};
 use super::*;
-
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// Buckets in memory.
-#[derive(Debug, Clone, Default)]
-struct Memory(BTreeMap<Vec<u8>, Rows>);
-
-impl Source for Memory {
-    type Error = Unwritable;
-
-    fn visit(&self, visitor: &mut dyn Visitor<Unwritable>) -> Result<(), Unwritable> {
-        for (name, rows) in &self.0 {
-            visitor.bucket(name)?;
-            for (key, value) in rows {
-                visitor.row(key, value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Memory {
-    fn one(name: &str, rows: Rows) -> Self {
-        Self([(name.into(), rows)].into())
-    }
-
-    fn image(&self) -> Vec<u8> {
-        let plan = Plan::of(self).expect("rows that can be written");
-        let mut image = Vec::new();
-        plan.write(self, &mut |piece| {
-            image.extend_from_slice(piece);
-            Ok(())
-        })
-        .expect("the rows are the same");
-        assert_eq!(image.len() as u64, plan.len());
-        image
-    }
-}
-
-struct OnDisk {
-    path: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-fn on_disk(image: &[u8]) -> OnDisk {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("image");
-    std::fs::write(&path, image).expect("space");
-    OnDisk { path, _dir: dir }
-}
+use crate::sample::{Memory, OnDisk, Rows};
 
 fn read(path: &Path) -> Result<Memory, Error> {
     let database = Database::open(path)?;
@@ -76,7 +26,7 @@ fn read(path: &Path) -> Result<Memory, Error> {
 
 fn survives(memory: &Memory) -> usize {
     let image = memory.image();
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let again = read(&file.path).expect("a sound image");
     assert!(again.0 == memory.0, "rows changed");
     let database = Database::open(&file.path).expect("a sound image");
@@ -247,7 +197,7 @@ fn the_valid_meta_with_the_larger_txid_counts() {
     let memory = Memory::one("b", rows(300, |_| 50));
     let mut image = memory.image();
     image.extend_from_slice(&[9; 32]);
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     assert_eq!(Database::open(&file.path).expect("opens").image_len(), image.len() as u64 - 32);
     assert!(read(&file.path).expect("reads").0 == memory.0);
 
@@ -282,7 +232,7 @@ fn problem(error: Error) -> Problem {
 fn a_shorter_file_is_truncated() {
     let image = Memory::one("b", rows(300, |_| 50)).image();
     for len in [0, 1, 79, 80, 4095, 4096, 8192, image.len() - 1] {
-        let file = on_disk(&image[..len]);
+        let file = OnDisk::new(&image[..len]);
         let problem = problem(Database::open(&file.path).expect_err("too short"));
         assert!(
             matches!(problem.damage, Damage::Truncated { len: found, .. } if found == len as u64),
@@ -296,7 +246,7 @@ fn with(at: usize, bytes: &[u8]) -> (Result<Memory, Problem>, Vec<Problem>) {
     let mut image = Memory::one("b", rows(9, |_| 1300)).image();
     assert_eq!(image.len(), 7 * PAGE_SIZE, "metas, three leaves, a branch, the root");
     image[at..at + bytes.len()].copy_from_slice(bytes);
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let database = Database::open(&file.path).expect("opens");
     let problems = database.check(&mut |_, _| {}).expect("readable");
     let read = read(&file.path).map_err(problem);
@@ -368,7 +318,7 @@ fn a_check_goes_on_after_a_problem() {
     let mut image = Memory::one("b", rows(9, |_| 1300)).image();
     image[2 * PAGE_SIZE] = 9;
     image[4 * PAGE_SIZE + HEADER_LEN] = 4;
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let problems = Database::open(&file.path).expect("opens").check(&mut |_, _| {}).expect("readable");
     let pages: Vec<_> = problems.iter().map(|problem| problem.page).collect();
     assert_eq!(pages, [2, 4], "{problems:?}");
@@ -378,7 +328,7 @@ fn a_check_goes_on_after_a_problem() {
 fn rows_end_after_an_error() {
     let mut image = Memory::one("b", rows(9, |_| 1300)).image();
     image[3 * PAGE_SIZE] = 9;
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let database = Database::open(&file.path).expect("opens");
     let rows: Vec<_> = database.bucket(b"b").expect("sound").expect("there").rows().collect();
     assert_eq!(rows.len(), 4);
@@ -389,7 +339,7 @@ fn rows_end_after_an_error() {
 /// A leaf up to 64 KiB is read at once: its rows share a buffer.
 #[test]
 fn values_are_slices_of_their_page() {
-    let file = on_disk(&Memory::one("b", rows(40, |_| 60)).image());
+    let file = OnDisk::new(&Memory::one("b", rows(40, |_| 60)).image());
     let database = Database::open(&file.path).expect("opens");
     let rows: Vec<(Bytes, Bytes)> =
         database.buckets().expect("sound")[0].rows().collect::<Result<_, _>>().expect("sound");
