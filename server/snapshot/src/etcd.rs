@@ -21,13 +21,13 @@ use crate::status::{Status, status};
 use crate::verify::verify;
 use crate::{Error, file};
 
-struct Tools {
+pub(crate) struct Tools {
     etcd: Option<PathBuf>,
     etcdutl: PathBuf,
 }
 
 impl Tools {
-    fn find(what: &str) -> Option<Self> {
+    pub(crate) fn find(what: &str) -> Option<Self> {
         let etcd = std::env::var_os("REAL_ETCD_BIN").map(PathBuf::from);
         let etcdutl = std::env::var_os("REAL_ETCDUTL")
             .map(PathBuf::from)
@@ -45,7 +45,7 @@ impl Tools {
         run(Command::new(&self.etcdutl).args(args))
     }
 
-    fn status(&self, path: &Path) -> Result<serde_json::Value, String> {
+    pub(crate) fn status(&self, path: &Path) -> Result<serde_json::Value, String> {
         let text = self.etcdutl(&["snapshot", "status", text(path), "-w", "json"])?;
         Ok(serde_json::from_str(&text).expect("JSON"))
     }
@@ -79,14 +79,18 @@ fn ours(path: &Path) -> Status {
     status(&Database::open(path).expect("sound"), &mut |_, _| {}).expect("sound")
 }
 
+/// As etcdutl prints it.
+pub(crate) fn json(status: &Status) -> serde_json::Value {
+    serde_json::json!({
+        "hash": status.hash, "revision": status.revision, "totalKey": status.total_key,
+        "totalSize": status.total_size, "version": status.version,
+    })
+}
+
 /// Both tools say the same of a file.
 fn agree(tools: &Tools, path: &Path, what: &str) {
     let (theirs, ours) = (tools.status(path).expect(what), ours(path));
-    let expected = serde_json::json!({
-        "hash": ours.hash, "revision": ours.revision, "totalKey": ours.total_key,
-        "totalSize": ours.total_size, "version": ours.version,
-    });
-    assert_eq!(theirs, expected, "{what}");
+    assert_eq!(theirs, json(&ours), "{what}");
     let database = Database::open(path).expect("sound");
     assert_eq!(database.check(&mut |_, _| {}).expect("readable"), [], "{what}");
     let newest = hash_kv(&database, 0, &mut |_, _| {}).expect(what);

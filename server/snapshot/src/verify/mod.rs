@@ -2,6 +2,8 @@
 
 mod history;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
