@@ -296,6 +296,8 @@ fn files_of_noise_do_no_harm() {
 }
 
 /// What is sound here is sound for etcd, and gives the same figures.
+///
+/// Other files are not shown to its tool: a page below itself makes bbolt's check recurse until memory ends.
 #[test]
 fn etcd_finds_sound_what_is_found_sound() {
     let Some(tools) = Tools::find("changed files for etcdutl") else { return };
@@ -305,18 +307,12 @@ fn etcd_finds_sound_what_is_found_sound() {
         let mut file = files[random.random_range(0..files.len())].clone();
         damage(&mut random, &mut file);
         let file = OnDisk::new(&file);
-        let ours = Database::open(&file.path).map_err(|e| e.to_string()).and_then(|database| match &database
-            .check(&mut |_, _| {})
-            .expect("readable")[..]
+        let Ok(database) = Database::open(&file.path) else { return };
+        if database.check(&mut |_, _| {}).expect("readable").is_empty()
+            && let Ok(ours) = status(&database, &mut |_, _| {})
         {
-            [] => status(&database, &mut |_, _| {}).map_err(|e| e.to_string()),
-            problems => Err(format!("{problems:?}")),
-        });
-        match (ours, tools.status(&file.path)) {
-            (Ok(ours), Ok(theirs)) => assert_eq!(theirs, crate::etcd::json(&ours), "seed {seed}"),
-            (Ok(ours), Err(theirs)) => panic!("sound here, {ours:?}, and not there: {theirs}"),
-            (Err(ours), Ok(_)) => eprintln!("sound for etcd and not here, seed {seed}: {ours}"),
-            (Err(_), Err(_)) => {}
+            let theirs = tools.status(&file.path).unwrap_or_else(|e| panic!("{ours:?} here, and there {e}"));
+            assert_eq!(theirs, crate::etcd::json(&ours));
         }
     });
 }
