@@ -32,7 +32,7 @@ const PROGRESS_EVERY: u64 = 1 << 14;
 /// As etcd 3.7's `Status`, which runs the consistency check first: call [`Database::check`] for that. The
 /// digest is not looked at. `progress` hears how many bytes of how many are done.
 ///
-/// Memory: at most 40 bytes for each live key, however long, and what
+/// Memory: at most 64 bytes for each live key, however long, and what
 /// [`Bucket::rows`](crate::bbolt::Bucket::rows) needs.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::format::{HEADER_LEN, META_LEN, Meta};
+use super::format::{FREELIST, HEADER_LEN, Header, META_LEN, Meta};
 use super::walk::{PageSet, Walk};
 use super::*;
 use crate::sample::{Memory, OnDisk, Rows};
@@ -322,6 +322,44 @@ fn a_check_goes_on_after_a_problem() {
     let problems = Database::open(&file.path).expect("opens").check(&mut |_, _| {}).expect("readable");
     let pages: Vec<_> = problems.iter().map(|problem| problem.page).collect();
     assert_eq!(pages, [2, 4], "{problems:?}");
+}
+
+/// A stored freelist, which etcd does without: every page is used or free, and bbolt says the same.
+#[test]
+fn a_stored_freelist_accounts_for_every_page() {
+    let tools = crate::etcd::Tools::find("freelists as etcdutl judges them");
+    let sound = crate::sample::Store::random(4, crate::sample::Compaction::Never).memory().image();
+    let pages = (sound.len() / PAGE_SIZE) as u64;
+    // Behind the image: the list, and two pages that nobody uses.
+    let (list, first, second) = (pages, pages + 1, pages + 2);
+    let problems = |ids: &[u64]| {
+        let mut image = sound.clone();
+        image.resize(sound.len() + 3 * PAGE_SIZE, 0);
+        let at = list as usize * PAGE_SIZE;
+        let header = Header { id: list, kind: FREELIST, count: ids.len() as u16, overflow: 0 };
+        image[at..at + HEADER_LEN].copy_from_slice(&header.to_bytes());
+        for (index, id) in ids.iter().enumerate() {
+            let at = at + HEADER_LEN + index * 8;
+            image[at..at + 8].copy_from_slice(&id.to_le_bytes());
+        }
+        for page in 0..2 {
+            let meta = &mut image[page * PAGE_SIZE + HEADER_LEN..][..META_LEN];
+            let old = Meta::parse((&*meta).try_into().expect("its length")).expect("valid");
+            let new = Meta { freelist: list, high_water: pages + 3, ..old };
+            meta.copy_from_slice(&new.to_bytes());
+        }
+        let file = OnDisk::new(&image);
+        let problems = Database::open(&file.path).expect("opens").check(&mut |_, _| {}).expect("readable");
+        if let Some(tools) = &tools {
+            assert_eq!(tools.status(&file.path).is_ok(), problems.is_empty(), "{problems:?}");
+        }
+        problems.into_iter().map(|problem| (problem.page, problem.damage)).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&[first, second]), []);
+    assert_eq!(problems(&[first]), [(second, Damage::Leaked)]);
+    let root = pages - 1;
+    assert_eq!(problems(&[root, first, second]), [(root, Damage::FreeInUse)]);
+    assert_eq!(problems(&[first, first, second]), [(list, Damage::FreeTwice { page: first })]);
 }
 
 #[test]
