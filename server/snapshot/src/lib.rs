@@ -1,6 +1,6 @@
 //! etcd's snapshot file: reading, writing and judging it.
 //!
-//! A file is a [`bbolt`] image followed by the SHA-256 of the image ([`file`]).
+//! A file is a [`bbolt`] image followed by the SHA-256 of the image ([`mod@file`]).
 //! The image holds ten buckets whose rows [`schema`] names and encodes. What
 //! etcd's own tools say about a file, [`status`] and [`hash_kv`] say alike;
 //! [`verify`] looks at everything.

@@ -75,7 +75,7 @@ impl Report {
 /// Rows must decode; what they say must hold together: revisions without gaps above the last compaction, the
 /// versions and creations of each key, the leases that live keys name, users and roles, members and voters.
 ///
-/// `progress` hears how many bytes of how many are done, the passes over the file added up. Memory: at most 160
+/// `progress` hears how many bytes of how many are done, the passes over the file added up. Memory: at most 170
 /// bytes for each live key, however long, and what [`Database::check`] needs.
 ///
 /// # Errors
