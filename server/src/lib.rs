@@ -23,4 +23,5 @@ pub mod serve;
 pub mod simulation;
 pub mod threads;
 pub mod tls;
+pub mod version;
 pub mod watch;

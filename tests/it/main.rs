@@ -7,9 +7,14 @@ mod crash;
 mod differential;
 mod directory;
 mod disk_full;
+mod downgrade;
+mod election;
 mod flags;
 mod http;
 mod lease;
+mod lock;
+mod raw;
+mod script;
 mod tls;
 mod watch;
 

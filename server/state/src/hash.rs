@@ -193,6 +193,9 @@ pub(crate) fn all(
     if let Some(version) = &cluster.version {
         hasher.row(b"clusterVersion", version.as_bytes());
     }
+    if let Some(downgrade) = &cluster.downgrade {
+        hasher.row(b"downgrade", downgrade_json(downgrade).as_bytes());
+    }
     hasher.bucket("key");
     for row in storage.scan(Column::Rev, &[], None) {
         let (key, value) = row?;
@@ -269,6 +272,14 @@ fn member_json(member: &pb::Member) -> String {
     json
 }
 
+/// A downgrade as etcd 3.7's `cluster` bucket holds it.
+pub(crate) fn downgrade_json(downgrade: &pb::DowngradeInfo) -> String {
+    let mut json = String::from("{\"target-version\":");
+    push_json(&mut json, &downgrade.target_version);
+    json.push_str(&format!(",\"enabled\":{}}}", downgrade.enabled));
+    json
+}
+
 fn conf_state_json(cluster: &members::Cluster) -> String {
     let ids = |learner: bool| {
         let members = cluster.members.values().filter(|member| member.is_learner == learner);
@@ -328,6 +339,9 @@ mod tests {
             member_json(&member),
             r#"{"id":3319814642761637952,"peerURLs":["http://a:2380","http://b:2380"],"isLearner":true,"name":"n1","clientURLs":["http://a:2379"]}"#
         );
+        let downgrade = pb::DowngradeInfo { enabled: true, target_version: "3.6.0".into() };
+        assert_eq!(downgrade_json(&downgrade), r#"{"target-version":"3.6.0","enabled":true}"#);
+        assert_eq!(downgrade_json(&Default::default()), r#"{"target-version":"","enabled":false}"#);
         let mut text = String::new();
         push_json(&mut text, "a\"\\<\u{1}é\n");
         assert_eq!(text, "\"a\\\"\\\\\\u003c\\u0001é\\n\"");
