@@ -1,8 +1,8 @@
 //! What etcd's command-line tools have in common, for `etcdctl` and `etcdutl`.
 //!
 //! How a line of arguments is read ([`args`]), how help is laid out ([`help`]), how text
-//! and numbers look ([`go`], [`json`], [`table`]), what a script sees of a failure
-//! ([`failure`]). A tool describes itself as a [`Tool`] and brings its commands.
+//! and numbers look ([`go`], [`json`], [`table`]), what goes to stderr ([`log`],
+//! [`progress`]), what a script sees of a failure ([`failure`]). A tool describes itself as a [`Tool`] and brings its commands.
 
 pub mod args;
 pub mod completion;
@@ -12,6 +12,7 @@ pub mod help;
 pub mod json;
 pub mod log;
 pub mod output;
+pub mod progress;
 pub mod table;
 
 use clap::Command;
