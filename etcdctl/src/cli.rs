@@ -66,6 +66,8 @@ enum Maintenance {
     Member(verb::member::Group),
     /// Has another member lead
     MoveLeader(verb::move_leader::MoveLeader),
+    /// Saves, shows, checks and restores snapshots
+    Snapshot(verb::snapshot::Group),
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,8 +99,6 @@ enum Later {
     MakeMirror(Anything),
     #[command(hide = true)]
     Role(Anything),
-    #[command(hide = true)]
-    Snapshot(Anything),
     #[command(hide = true)]
     User(Anything),
 }
@@ -147,6 +147,7 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::Maintenance(Maintenance::Endpoint(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Member(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::MoveLeader(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::Snapshot(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Check(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Completion(verb)) => verb.run(),
         Verb::Utility(Utility::Help(verb)) => verb.run(),

@@ -199,6 +199,23 @@ impl Client {
         self.limited(deadline, call).await.and_then(|result| result.map_err(CallError::Status))
     }
 
+    /// Opens the stream of a member's snapshot.
+    pub async fn snapshot(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Streaming<pb::SnapshotResponse>, CallError> {
+        let request = pb::SnapshotRequest {};
+        self.unary(deadline, Repeat::WhileUnavailable, request, |connection: Connection, request| async move {
+            connection.maintenance().snapshot(request).await
+        })
+        .await
+    }
+
+    /// Why the last attempt to connect failed.
+    pub fn last_connection_error(&self) -> Option<String> {
+        self.pool.last_error()
+    }
+
     /// Opens the stream that renews leases.
     pub async fn keep_alive(
         &self,

@@ -100,6 +100,8 @@ pub struct Settings {
     pub dial_timeout: Duration,
     /// Limit for a short command.
     pub command_timeout: Duration,
+    /// Whether that limit was given: a long command has none otherwise.
+    pub command_timeout_given: bool,
     /// Pause between keepalive pings.
     pub keepalive_time: Duration,
     /// Limit for a ping's answer.
@@ -169,6 +171,7 @@ impl Globals {
             endpoints: endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
             printer: Printer { format, hex: self.hex.unwrap_or(false), value_only: false },
             dial_timeout: self.dial_timeout.unwrap_or(Duration::from_secs(2)),
+            command_timeout_given: self.command_timeout.is_some(),
             command_timeout: self.command_timeout.unwrap_or(Duration::from_secs(5)),
             keepalive_time: self.keepalive_time.unwrap_or(Duration::from_secs(2)),
             keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(6)),
@@ -181,6 +184,13 @@ impl Globals {
             cacert: self.cacert,
             auth,
         })
+    }
+
+    /// The output format alone, as given: for commands that reach no cluster.
+    /// `known` are further variables that the command reads by itself.
+    pub fn write_out(mut self, known: &[&str]) -> Result<Option<String>, Failure> {
+        self.add_environment(known)?;
+        Ok(self.write_out)
     }
 
     fn auth(&self) -> Result<Auth, Failure> {

@@ -11,7 +11,7 @@ use crate::output;
 /// The commands of the first level, by group.
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
-    ("Cluster maintenance commands", &["alarm", "defrag", "endpoint", "member"]),
+    ("Cluster maintenance commands", &["alarm", "defrag", "endpoint", "member", "move-leader", "snapshot"]),
     ("Utility commands", &["check", "completion", "help", "options", "version"]),
 ];
 

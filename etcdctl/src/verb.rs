@@ -12,6 +12,7 @@ pub mod lease;
 pub mod member;
 pub mod move_leader;
 pub mod put;
+pub mod snapshot;
 pub mod txn;
 pub mod version;
 pub mod watch;

@@ -25,6 +25,13 @@ pub fn read(tool: &Tool, args: Vec<OsString>) -> Result<(ArgMatches, Vec<OsStrin
     }
 }
 
+/// Tells stderr what is wrong with a line that could be read, and how the command should look.
+pub fn mistake(tool: &Tool, path: &[&str], message: &str) -> Failure {
+    let path: Vec<String> = path.iter().map(ToString::to_string).collect();
+    eprintln!("Error: {message}\n{}", help::usage(tool, &path));
+    Failure::silent(exit::ERROR)
+}
+
 /// The failure for words that name no command.
 pub fn unknown_command(tool: &Tool, word: &OsStr) -> Failure {
     let (word, name) = (go::quote(word.as_encoded_bytes()), tool.name);

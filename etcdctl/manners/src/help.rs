@@ -61,9 +61,16 @@ fn describe(tool: &Tool, command: &Command, path: &[String]) -> String {
         let words = if words.is_empty() { String::new() } else { format!(" {}", words.join(" ")) };
         sections.push(format!("Usage:\n  {name}{words} [flags]"));
     }
-    if !path.is_empty() {
-        let own = command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_global_set());
-        sections.push(format!("Flags:\n{}", flags(own, Some(path.last().map_or("", String::as_str)))));
+    // Without a place of their own, the flags of all commands are those of the first level.
+    let in_place = tool.options_hint.is_none();
+    if !path.is_empty() || in_place {
+        let shown = |arg: &&Arg| !arg.is_positional() && (path.is_empty() || !arg.is_global_set());
+        let own = command.get_arguments().filter(shown).filter(|arg| !arg.is_hide_set());
+        let last = path.last().map_or(tool.name, String::as_str);
+        sections.push(format!("Flags:\n{}", flags(own, Some(last))));
+    }
+    if !path.is_empty() && in_place {
+        sections.push(format!("Global Flags:\n{}", options(tool)));
     }
     if command.has_subcommands() {
         sections.push(format!("Use \"{name} [command] --help\" for more information about a command."));

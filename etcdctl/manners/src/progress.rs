@@ -28,15 +28,16 @@ impl Progress {
         Self { what, start: Instant::now(), bar: None }
     }
 
-    /// So many bytes of so many are done. Where less is done than before, another pass has begun.
+    /// So many bytes of so many are done. With the last of them the bar goes.
     pub fn set(&mut self, done: u64, total: u64) {
+        if done >= total {
+            *self = Self::new(self.what);
+            return;
+        }
         if self.bar.is_none() && self.start.elapsed() < SHOWN_AFTER {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| bar(self.what));
-        if done < bar.position() {
-            bar.reset();
-        }
         bar.set_length(total);
         bar.set_position(done);
     }
@@ -55,14 +56,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_can_be_made_and_goes_back_for_a_second_pass() {
+    fn the_bar_comes_late_and_goes_with_the_work() {
         let mut progress = Progress::new("checking");
         progress.set(1, 10);
         assert!(progress.bar.is_none());
         progress.start -= SHOWN_AFTER;
         progress.set(9, 10);
-        progress.set(2, 12);
         let bar = progress.bar.as_ref().unwrap();
-        assert_eq!((bar.position(), bar.length()), (2, Some(12)));
+        assert_eq!((bar.position(), bar.length()), (9, Some(10)));
+        progress.set(10, 10);
+        assert!(progress.bar.is_none());
     }
 }
