@@ -18,6 +18,7 @@ pub mod peer;
 pub mod process;
 pub mod quota;
 pub mod raft;
+pub mod restore;
 pub mod serve;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -1,7 +1,20 @@
 //! The hash of the key space up to a revision, as `etcdutl hashkv` gives it.
+//!
+//! Rows that a compaction has yet to delete must not count, so that members
+//! agree whether they have deleted them or not: of the rows up to the compacted
+//! revision only those count that are, as of the revision asked for, the newest
+//! of their key and no delete. etcd 3.7: `kvHasher`, `keyIndex.keep`.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
 
 use crate::Error;
-use crate::bbolt::Database;
+use crate::bbolt::{self, Database};
+use crate::fingerprint::{Fingerprint, Fingerprints};
+use crate::schema::{
+    self, Bucket, FINISHED_COMPACT_REV, KeyValue, RevisionKey, SCHEDULED_COMPACT_REV, revision_from_bytes,
+};
 
 /// A hash and what it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +27,15 @@ pub struct HashKv {
     pub compact_revision: i64,
 }
 
+/// Rows between two calls of the progress.
+const PROGRESS_EVERY: u64 = 1 << 14;
+
 /// Hashes the rows of `key` up to a revision; 0 means the newest.
 ///
 /// `progress` hears how many bytes of how many are done.
+///
+/// Memory: what [`Bucket::rows`](crate::bbolt::Bucket::rows) needs; when there was a compaction, also at most
+/// 64 bytes for each key that is live at the revision, however long.
 ///
 /// # Errors
 /// [`Error::Compacted`] and [`Error::FutureRevision`] when the file does not hold that revision;
@@ -26,6 +45,134 @@ pub fn hash_kv(
     revision: i64,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<HashKv, Error> {
-    let _ = (database, revision, progress);
-    todo!()
+    let compacted = compacted(database)?;
+    let of = 2 * database.image_len();
+    let mut kept = Kept::default();
+    let at = if revision == 0 { i64::MAX } else { revision };
+    let mut current = compacted.max(1);
+    let mut first = Rows::of(database)?;
+    while let Some((key, value)) = first.next(&mut |done| progress(done, of))? {
+        current = current.max(key.main);
+        if compacted > 0 && key.main <= at {
+            let row = KeyValue::parse(value);
+            let row = row.map_err(|problem| Error::row(Bucket::Key, key.to_bytes().as_ref(), problem))?;
+            kept.take(key, &row.key, first.ordinal);
+        }
+    }
+    if revision > 0 && revision < compacted {
+        return Err(Error::Compacted { revision, compacted });
+    }
+    if revision > current {
+        return Err(Error::FutureRevision { revision, current });
+    }
+    let hash_revision = if revision == 0 { current } else { revision };
+    let kept = kept.at(hash_revision);
+    let mut hash = crc32c::crc32c(Bucket::Key.name().as_bytes());
+    let mut rows = Rows::of(database)?;
+    let done = first.rows.bytes_read();
+    while let Some((key, value)) = rows.next(&mut |more| progress(done + more, of))? {
+        if key.main > hash_revision {
+            break;
+        }
+        let deleted = key.main <= compacted
+            && kept.as_ref().is_some_and(|kept| kept.binary_search(&rows.ordinal).is_err());
+        if deleted || key.main == compacted && key.tombstone {
+            continue;
+        }
+        hash = crc32c::crc32c_append(hash, &rows.key);
+        hash = crc32c::crc32c_append(hash, &value);
+    }
+    progress(of, of);
+    Ok(HashKv { hash, hash_revision, compact_revision: compacted })
+}
+
+/// The revision of the last compaction, ended or not; -1 if there was none.
+pub(crate) fn compacted(database: &Database) -> Result<i64, Error> {
+    let mut compacted = -1;
+    for row in schema::bucket(database, Bucket::Meta)?.rows() {
+        let (key, value) = row?;
+        if key == FINISHED_COMPACT_REV || key == SCHEDULED_COMPACT_REV {
+            let main = revision_from_bytes(&value);
+            let main = main.map_err(|problem| Error::row(Bucket::Meta, &key, problem))?;
+            // etcd takes a scheduled one of 0 for none.
+            if key == FINISHED_COMPACT_REV || main > 0 {
+                compacted = compacted.max(main);
+            }
+        }
+    }
+    Ok(compacted)
+}
+
+/// Finds the newest row of each key, unless it is a delete.
+#[derive(Default)]
+struct Kept {
+    fingerprints: Fingerprints,
+    /// Which row of the bucket that is, of each key.
+    newest: HashMap<Fingerprint, u64>,
+    /// The main revision of the rows that came last.
+    main: i64,
+    /// Keys deleted at it, and those put again after that.
+    deleted: HashSet<Fingerprint>,
+    recreated: HashSet<Fingerprint>,
+}
+
+impl Kept {
+    fn take(&mut self, revision: RevisionKey, key: &[u8], ordinal: u64) {
+        if revision.main != self.main {
+            self.main = revision.main;
+            self.deleted.clear();
+            self.recreated.clear();
+        }
+        let key = self.fingerprints.of(key);
+        if revision.tombstone {
+            self.newest.remove(&key);
+            self.deleted.insert(key);
+        } else {
+            self.newest.insert(key, ordinal);
+            if self.deleted.contains(&key) {
+                self.recreated.insert(key);
+            }
+        }
+    }
+
+    /// The rows, ascending; none at all when no key is live, and then nothing is left out.
+    ///
+    /// A key that this very revision deleted and put again does not count as live.
+    fn at(mut self, revision: i64) -> Option<Vec<u64>> {
+        if self.main == revision {
+            for key in &self.recreated {
+                self.newest.remove(key);
+            }
+        }
+        let mut rows: Vec<u64> = self.newest.into_values().collect();
+        rows.sort_unstable();
+        Some(rows).filter(|rows| !rows.is_empty())
+    }
+}
+
+/// The rows of the bucket `key`.
+struct Rows<'a> {
+    rows: bbolt::Rows<'a>,
+    key: Bytes,
+    /// Which row the last one was, from 1.
+    ordinal: u64,
+}
+
+impl<'a> Rows<'a> {
+    fn of(database: &'a Database) -> Result<Self, Error> {
+        let rows = schema::bucket(database, Bucket::Key)?.rows();
+        Ok(Self { rows, key: Bytes::new(), ordinal: 0 })
+    }
+
+    fn next(&mut self, progress: &mut impl FnMut(u64)) -> Result<Option<(RevisionKey, Bytes)>, Error> {
+        let Some(row) = self.rows.next() else { return Ok(None) };
+        let (key, value) = row?;
+        self.key = key;
+        self.ordinal += 1;
+        if self.ordinal.is_multiple_of(PROGRESS_EVERY) {
+            progress(self.rows.bytes_read());
+        }
+        let revision = RevisionKey::parse(&self.key);
+        Ok(Some((revision.map_err(|problem| Error::row(Bucket::Key, &self.key, problem))?, value)))
+    }
 }

@@ -21,6 +21,7 @@
 pub mod bbolt;
 mod error;
 pub mod file;
+mod fingerprint;
 pub mod hash_kv;
 pub mod schema;
 pub mod status;

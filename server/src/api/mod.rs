@@ -15,6 +15,7 @@ mod message;
 mod method;
 mod range;
 mod range_stream;
+mod snapshot;
 pub mod status;
 mod timing;
 pub mod watch;
@@ -129,7 +130,7 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::Defragment => call.unary(message, maintenance::defragment).await,
         Method::Hash => call.unary(message, maintenance::hash).await,
         Method::HashKv => call.unary(message, maintenance::hash_kv).await,
-        Method::Snapshot => call.not_implemented("the snapshot stream"),
+        Method::Snapshot => snapshot::answer(&call, message).await,
         Method::MoveLeader => call.unary(message, maintenance::move_leader).await,
         Method::Downgrade => call.not_implemented("downgrading the cluster"),
 

@@ -17,7 +17,7 @@ use prost::Message;
 use proto::command::MemberAttributes;
 use proto::etcdserverpb as pb;
 
-use crate::storage::{Batch, Column, Storage};
+use crate::storage::{Batch, Column, Read, Storage};
 use crate::{Fault, LogId, Node};
 
 /// Rows in the meta column.
@@ -48,18 +48,7 @@ pub(crate) type Published = Arc<ArcSwap<Cluster>>;
 
 impl Table {
     pub(crate) fn load(storage: &Storage) -> Result<Self, Fault> {
-        let mut members = BTreeMap::new();
-        for row in storage.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
-            let (_, value) = row?;
-            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
-            members.insert(member.id, member);
-        }
-        let version = storage.get(Column::Meta, CLUSTER_VERSION)?;
-        let version = version.map(|text| String::from_utf8(text.into())).transpose();
-        let version = version.map_err(|e| corrupt("cluster version", e))?;
-        let removed = removed(storage)?;
-        let membership = membership(storage)?;
-        let cluster = Cluster { members, removed, version };
+        let (cluster, membership) = (Cluster::read(storage)?, membership(storage)?);
         let table = Self { cluster, membership, published: Published::default() };
         table.publish();
         Ok(table)
@@ -121,13 +110,29 @@ impl Table {
     }
 }
 
+impl Cluster {
+    /// The cluster as these rows have it.
+    pub(crate) fn read(from: &impl Read) -> Result<Self, Fault> {
+        let mut members = BTreeMap::new();
+        for row in from.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
+            let (_, value) = row?;
+            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
+            members.insert(member.id, member);
+        }
+        let version = from.get(Column::Meta, CLUSTER_VERSION)?;
+        let version = version.map(|text| String::from_utf8(text.into())).transpose();
+        let version = version.map_err(|e| corrupt("cluster version", e))?;
+        Ok(Self { members, removed: removed(from)?, version })
+    }
+}
+
 /// The last membership entry in a database.
 pub(crate) fn membership(storage: &Storage) -> Result<Option<(LogId, Bytes)>, Fault> {
     storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()
 }
 
-fn removed(storage: &Storage) -> Result<BTreeSet<u64>, Fault> {
-    let rows = storage.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
+fn removed(from: &impl Read) -> Result<BTreeSet<u64>, Fault> {
+    let rows = from.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
         let (key, _) = row?;
         let id = key[REMOVED.len()..].try_into().map_err(|e| corrupt("removed member", e))?;
         Ok(u64::from_be_bytes(id))

@@ -2,8 +2,11 @@
 
 use serde::Deserialize;
 
+use crate::Error;
+use crate::bbolt::{self, Database};
+
 use super::cluster::{nullable, parse};
-use super::{Malformed, RevisionBytes, RevisionKey, Version, json};
+use super::{Bucket, Malformed, RevisionBytes, RevisionKey, Version, json};
 
 /// Index of the last log entry in the image: 8 bytes, big endian.
 pub const CONSISTENT_INDEX: &str = "consistent_index";
@@ -135,12 +138,22 @@ impl Meta {
     /// Reads the bucket of an image; rows of other names are passed over.
     ///
     /// # Errors
-    /// [`Error::BucketMissing`](crate::Error::BucketMissing), [`Error::Row`](crate::Error::Row), and those of
-    /// reading.
-    pub fn read(database: &crate::bbolt::Database) -> Result<Self, crate::Error> {
-        let _ = database;
-        todo!()
+    /// [`Error::BucketMissing`], [`Error::Row`], and [`Error::Image`].
+    pub fn read(database: &Database) -> Result<Self, Error> {
+        let mut meta = Self::default();
+        for row in bucket(database, Bucket::Meta)?.rows() {
+            let (key, value) = row?;
+            meta.take(&key, &value).map_err(|problem| Error::row(Bucket::Meta, &key, problem))?;
+        }
+        Ok(meta)
     }
+}
+
+/// The bucket, which must be there.
+pub(crate) fn bucket(database: &Database, bucket: Bucket) -> Result<bbolt::Bucket<'_>, Error> {
+    database
+        .bucket(bucket.name().as_bytes())?
+        .ok_or_else(|| Error::BucketMissing { path: database.path().into(), bucket })
 }
 
 fn number(what: &'static str, value: &[u8]) -> Result<u64, Malformed> {

@@ -20,6 +20,7 @@ pub use cluster::{
 };
 pub use complete::Complete;
 pub use key::{KeyValue, RevisionBytes, RevisionKey};
+pub(crate) use meta::bucket;
 pub use meta::{
     CONF_STATE, CONSISTENT_INDEX, ConfState, FINISHED_COMPACT_REV, Meta, SCHEDULED_COMPACT_REV,
     STORAGE_VERSION, TERM, revision_from_bytes, revision_to_bytes,
