@@ -31,6 +31,10 @@ enum Verb {
     #[command(flatten)]
     Maintenance(Maintenance),
     #[command(flatten)]
+    Concurrency(Concurrency),
+    #[command(flatten)]
+    Authentication(Authentication),
+    #[command(flatten)]
     Utility(Utility),
     #[command(flatten)]
     Later(Later),
@@ -60,12 +64,32 @@ enum Maintenance {
     Alarm(verb::alarm::Group),
     /// Gives the free space of the members' stores back
     Defrag(verb::defrag::Defrag),
+    /// Prepares the cluster for an older version
+    Downgrade(verb::downgrade::Group),
     /// Asks members for health, status and history hash
     Endpoint(verb::endpoint::Group),
     /// Shows and changes the membership
     Member(verb::member::Group),
     /// Has another member lead
     MoveLeader(verb::move_leader::MoveLeader),
+}
+
+#[derive(Debug, Subcommand)]
+enum Concurrency {
+    /// Stands for an election, or watches one
+    Elect(verb::elect::Elect),
+    /// Holds a named lock
+    Lock(verb::lock::Lock),
+}
+
+#[derive(Debug, Subcommand)]
+enum Authentication {
+    /// Turns authentication on and off
+    Auth(verb::auth::Group),
+    /// Shows and changes roles and what they permit
+    Role(verb::role::Group),
+    /// Shows and changes users
+    User(verb::user::Group),
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +100,8 @@ enum Utility {
     Completion(verb::completion::Completion),
     /// Shows the help of a command
     Help(help::Help),
+    /// Copies keys to another cluster, and what changes
+    MakeMirror(verb::make_mirror::MakeMirror),
     /// Shows the flags that every command takes
     Options(Words),
     /// Shows the version
@@ -86,21 +112,7 @@ enum Utility {
 #[derive(Debug, Subcommand)]
 enum Later {
     #[command(hide = true)]
-    Auth(Anything),
-    #[command(hide = true)]
-    Downgrade(Anything),
-    #[command(hide = true)]
-    Elect(Anything),
-    #[command(hide = true)]
-    Lock(Anything),
-    #[command(hide = true)]
-    MakeMirror(Anything),
-    #[command(hide = true)]
-    Role(Anything),
-    #[command(hide = true)]
     Snapshot(Anything),
-    #[command(hide = true)]
-    User(Anything),
 }
 
 /// Arguments that a command ignores.
@@ -144,12 +156,19 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::KeyValue(KeyValue::Watch(verb)) => verb.run(globals, &args).await,
         Verb::Maintenance(Maintenance::Alarm(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Defrag(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::Downgrade(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Endpoint(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Member(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::MoveLeader(verb)) => verb.run(globals).await,
+        Verb::Concurrency(Concurrency::Elect(verb)) => verb.run(globals).await,
+        Verb::Concurrency(Concurrency::Lock(verb)) => verb.run(globals).await,
+        Verb::Authentication(Authentication::Auth(verb)) => verb.run(globals).await,
+        Verb::Authentication(Authentication::Role(verb)) => verb.run(globals).await,
+        Verb::Authentication(Authentication::User(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Check(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Completion(verb)) => verb.run(),
         Verb::Utility(Utility::Help(verb)) => verb.run(),
+        Verb::Utility(Utility::MakeMirror(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Options(_)) => help::options(),
         Verb::Utility(Utility::Version(_)) => verb::version::run(),
         Verb::Later(_) => {
