@@ -31,9 +31,11 @@ enum Verb {
     #[command(flatten)]
     Maintenance(Maintenance),
     #[command(flatten)]
-    Utility(Utility),
+    Concurrency(Concurrency),
     #[command(flatten)]
-    Later(Later),
+    Authentication(Authentication),
+    #[command(flatten)]
+    Utility(Utility),
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +62,8 @@ enum Maintenance {
     Alarm(verb::alarm::Group),
     /// Gives the free space of the members' stores back
     Defrag(verb::defrag::Defrag),
+    /// Prepares the cluster for an older version
+    Downgrade(verb::downgrade::Group),
     /// Asks members for health, status and history hash
     Endpoint(verb::endpoint::Group),
     /// Shows and changes the membership
@@ -71,6 +75,24 @@ enum Maintenance {
 }
 
 #[derive(Debug, Subcommand)]
+enum Concurrency {
+    /// Stands for an election, or watches one
+    Elect(verb::elect::Elect),
+    /// Holds a named lock
+    Lock(verb::lock::Lock),
+}
+
+#[derive(Debug, Subcommand)]
+enum Authentication {
+    /// Turns authentication on and off
+    Auth(verb::auth::Group),
+    /// Shows and changes roles and what they permit
+    Role(verb::role::Group),
+    /// Shows and changes users
+    User(verb::user::Group),
+}
+
+#[derive(Debug, Subcommand)]
 enum Utility {
     /// Measures what the cluster can do
     Check(verb::check::Group),
@@ -78,41 +100,18 @@ enum Utility {
     Completion(verb::completion::Completion),
     /// Shows the help of a command
     Help(help::Help),
+    /// Copies keys to another cluster, and what changes
+    MakeMirror(verb::make_mirror::MakeMirror),
     /// Shows the flags that every command takes
     Options(Words),
     /// Shows the version
     Version(Words),
 }
 
-/// Commands of etcd that this version does not have.
-#[derive(Debug, Subcommand)]
-enum Later {
-    #[command(hide = true)]
-    Auth(Anything),
-    #[command(hide = true)]
-    Downgrade(Anything),
-    #[command(hide = true)]
-    Elect(Anything),
-    #[command(hide = true)]
-    Lock(Anything),
-    #[command(hide = true)]
-    MakeMirror(Anything),
-    #[command(hide = true)]
-    Role(Anything),
-    #[command(hide = true)]
-    User(Anything),
-}
-
 /// Arguments that a command ignores.
 #[derive(Debug, clap::Args)]
 struct Words {
     #[arg(hide = true)]
-    _words: Vec<OsString>,
-}
-
-#[derive(Debug, clap::Args)]
-struct Anything {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     _words: Vec<OsString>,
 }
 
@@ -144,19 +143,22 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::KeyValue(KeyValue::Watch(verb)) => verb.run(globals, &args).await,
         Verb::Maintenance(Maintenance::Alarm(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Defrag(verb)) => verb.run(globals).await,
+        Verb::Maintenance(Maintenance::Downgrade(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Endpoint(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Member(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::MoveLeader(verb)) => verb.run(globals).await,
         Verb::Maintenance(Maintenance::Snapshot(verb)) => verb.run(globals).await,
+        Verb::Concurrency(Concurrency::Elect(verb)) => verb.run(globals).await,
+        Verb::Concurrency(Concurrency::Lock(verb)) => verb.run(globals).await,
+        Verb::Authentication(Authentication::Auth(verb)) => verb.run(globals).await,
+        Verb::Authentication(Authentication::Role(verb)) => verb.run(globals).await,
+        Verb::Authentication(Authentication::User(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Check(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Completion(verb)) => verb.run(),
         Verb::Utility(Utility::Help(verb)) => verb.run(),
+        Verb::Utility(Utility::MakeMirror(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Options(_)) => help::options(),
         Verb::Utility(Utility::Version(_)) => verb::version::run(),
-        Verb::Later(_) => {
-            let name = path.join(" ");
-            Err(Failure::general(format!("\"etcdctl {name}\" is not available in this version")))
-        }
     }
 }
 

@@ -9,10 +9,15 @@ use crate::failure::Failure;
 use crate::output;
 
 /// The commands of the first level, by group.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
-    ("Cluster maintenance commands", &["alarm", "defrag", "endpoint", "member", "move-leader", "snapshot"]),
-    ("Utility commands", &["check", "completion", "help", "options", "version"]),
+    (
+        "Cluster maintenance commands",
+        &["alarm", "defrag", "downgrade", "endpoint", "member", "move-leader", "snapshot"],
+    ),
+    ("Concurrency commands", &["elect", "lock"]),
+    ("Authentication commands", &["auth", "role", "user"]),
+    ("Utility commands", &["check", "completion", "help", "make-mirror", "options", "version"]),
 ];
 
 const OPTIONS_HINT: &str =
@@ -33,7 +38,7 @@ impl Help {
     /// Shows the help of the named command.
     pub fn run(self) -> Result<(), Failure> {
         let path: Vec<String> = self.path.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-        show(&path)
+        help::topic(&TOOL, &path)
     }
 }
 

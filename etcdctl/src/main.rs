@@ -4,11 +4,14 @@
 //! the cluster through [`client`], and prints one reply ([`output`]). What a script
 //! can see is etcd's: flags, stdout, exit statuses, the text after `Error: `.
 
+mod child;
 mod cli;
 mod client;
+mod discovery;
 mod globals;
 mod help;
 mod output;
+mod turn;
 mod verb;
 
 use std::process::ExitCode;

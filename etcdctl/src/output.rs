@@ -12,6 +12,7 @@ mod table;
 use manners::output::line;
 pub use manners::output::{Format, say, write};
 use proto::etcdserverpb as pb;
+use proto::etcdserverpb::downgrade_request::DowngradeAction;
 
 use crate::failure::{Failure, exit};
 
@@ -63,12 +64,26 @@ pub enum Reply<'a> {
     MemberList(&'a pb::MemberListResponse),
     /// The first of these members let the second lead.
     MoveLeader(u64, u64, &'a pb::MoveLeaderResponse),
+    /// A downgrade was validated, begun or cancelled.
+    Downgrade(DowngradeAction, &'a pb::DowngradeResponse),
     /// Health by endpoint.
     Health(&'a [Health]),
     /// Status by endpoint.
     Status(&'a [(String, pb::StatusResponse)]),
     /// History hash by endpoint.
     HashKv(&'a [(String, pb::HashKvResponse)]),
+    /// Something was done that there is only this to say about.
+    Done(&'a str, Option<pb::ResponseHeader>),
+    /// Whether authentication is on.
+    AuthStatus(&'a pb::AuthStatusResponse),
+    /// What the role of this name permits.
+    RoleGet(&'a str, &'a pb::AuthRoleGetResponse),
+    /// All roles.
+    RoleList(&'a pb::AuthRoleListResponse),
+    /// The roles of the user of this name.
+    UserGet(&'a str, &'a pb::AuthUserGetResponse),
+    /// All users.
+    UserList(&'a pb::AuthUserListResponse),
     /// Alarms listed or disarmed.
     Alarm(&'a pb::AlarmResponse),
 }

@@ -6,7 +6,6 @@ pub mod compactor;
 pub mod config;
 pub mod corruption;
 pub mod datadir;
-pub mod dns;
 pub mod error;
 pub mod http;
 pub mod lessor;

@@ -226,7 +226,8 @@ fn import(
 
 /// Reads the whole file and compares its digest with the one at its end.
 fn check_digest(path: &Path, skip: bool, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
-    let failed = |doing| move |error: io::Error| Error::Read { doing, path: path.into(), reason: reason(&error) };
+    let failed =
+        |doing| move |error: io::Error| Error::Read { doing, path: path.into(), reason: reason(&error) };
     let mut file = File::open(path).map_err(failed("open"))?;
     let len = file.metadata().map_err(failed("stat"))?.len();
     file.seek(SeekFrom::End(-(DIGEST_LEN as i64))).map_err(failed("seek"))?;

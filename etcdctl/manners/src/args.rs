@@ -32,11 +32,37 @@ pub fn mistake(tool: &Tool, path: &[&str], message: &str) -> Failure {
     Failure::silent(exit::ERROR)
 }
 
-/// The failure for words that name no command.
+/// The failure for words that name no command, with the commands that may be meant.
 pub fn unknown_command(tool: &Tool, word: &OsStr) -> Failure {
-    let (word, name) = (go::quote(word.as_encoded_bytes()), tool.name);
-    let message = format!("unknown command {word} for \"{name}\"\nRun '{name} --help' for usage.");
-    Failure::general(message)
+    let (text, name) = (go::quote(word.as_encoded_bytes()), tool.name);
+    let mut message = format!("unknown command {text} for \"{name}\"");
+    let like = alike(&(tool.command)(), &word.to_string_lossy().to_lowercase());
+    if !like.is_empty() {
+        message += &format!("\n\nDid you mean this?\n\t{}\n", like.join("\n\t"));
+    }
+    Failure::general(format!("{message}\nRun '{name} --help' for usage."))
+}
+
+/// The commands that begin so, or that take at most two changes to get to.
+fn alike(root: &Command, word: &str) -> Vec<String> {
+    let shown = root.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = shown.map(|command| command.get_name().to_owned());
+    names.filter(|name| name.starts_with(word) || changes(word, name) <= 2).collect()
+}
+
+/// Letters to insert, delete or replace to make one word of the other (Levenshtein).
+fn changes(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, letter) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], line + 1);
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
 }
 
 /// Moves the commands of a line before its flags: cobra takes a command's flags before its name too.
@@ -86,7 +112,7 @@ fn first_command_word(words: &[OsString], globals: &[&Arg], here: &Command) -> O
 }
 
 /// The command of this name, or the only one whose name begins so.
-fn subcommand<'a>(here: &'a Command, word: &OsStr) -> Option<&'a Command> {
+pub(crate) fn subcommand<'a>(here: &'a Command, word: &OsStr) -> Option<&'a Command> {
     let word = word.to_str()?;
     here.find_subcommand(word).or_else(|| {
         let mut like = here.get_subcommands().filter(|command| command.get_name().starts_with(word));
@@ -192,4 +218,22 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> String {
 fn cluster(args: &[OsString], letter: char) -> Option<&str> {
     let words = args.iter().filter_map(|word| OsStr::to_str(word));
     words.filter(|word| word.starts_with('-') && !word.starts_with("--")).find(|word| word.contains(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_may_be_meant() {
+        let root =
+            Command::new("tool").subcommands(["get", "put", "del", "endpoint", "elect"].map(Command::new));
+        assert_eq!(alike(&root, "e"), ["get", "del", "endpoint", "elect"]);
+        assert_eq!(alike(&root, "pot"), ["get", "put"]);
+        assert!(alike(&root, "bogus").is_empty());
+        for (from, to, count) in [("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0), ("abc", "", 3)]
+        {
+            assert_eq!(changes(from, to), count, "{from} {to}");
+        }
+    }
 }

@@ -204,18 +204,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// `strconv.ParseInt(text, 0, 64)`, as numeric flags are read.
 pub fn parse_int(text: &str) -> Result<i64, String> {
-    let (base, digits) = radix(text.strip_prefix(['+', '-']).unwrap_or(text));
+    let (base, digits) = base_of(text.strip_prefix(['+', '-']).unwrap_or(text));
     signed(text, digits, base)
 }
 
-/// `strconv.ParseUint(text, 0, 64)`, as numeric flags without a sign are read.
+/// `strconv.ParseUint(text, 0, 64)`.
 pub fn parse_uint(text: &str) -> Result<u64, String> {
-    let (base, digits) = radix(text);
+    let (base, digits) = base_of(text);
     magnitude(text, digits, base, u64::MAX, "ParseUint")
 }
 
-/// The base that a prefix stands for, and the digits behind it.
-fn radix(digits: &str) -> (u32, &str) {
+/// The base that the digits' prefix tells, and the digits behind it.
+fn base_of(digits: &str) -> (u32, &str) {
     match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
         [b'0', b'o' | b'O', ..] => (8, &digits[2..]),

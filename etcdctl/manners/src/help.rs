@@ -3,11 +3,22 @@
 use clap::{Arg, ArgAction, Command};
 
 use crate::failure::Failure;
-use crate::{Tool, output};
+use crate::{Tool, args, output};
 
 /// Shows the help of a command by its path.
 pub fn show(tool: &Tool, path: &[String]) -> Result<(), Failure> {
     output::say(text(tool, path))
+}
+
+/// `help PATH`: the help of a command, or the usage where there is none of that name.
+pub fn topic(tool: &Tool, path: &[String]) -> Result<(), Failure> {
+    let unknown =
+        path.first().is_some_and(|name| args::subcommand(&(tool.command)(), name.as_ref()).is_none());
+    if !unknown {
+        return show(tool, path);
+    }
+    eprintln!("Unknown help topic [`{}`]\n{}", path.join("` `"), usage(tool, &[]));
+    Ok(())
 }
 
 /// The help of a command by its path; of the command before it where the path leads nowhere.
@@ -16,14 +27,14 @@ pub fn text(tool: &Tool, path: &[String]) -> String {
     let (command, known) = find(&root, path);
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
     let hint = tool.options_hint.map(|hint| format!("\n{hint}")).unwrap_or_default();
-    format!("{about}\n\n{}{hint}", describe(tool, command, known))
+    format!("{about}\n\n{}{hint}", describe(tool, command, &known))
 }
 
 /// What is told after a mistake on the command line.
 pub fn usage(tool: &Tool, path: &[String]) -> String {
     let root = (tool.command)();
     let (command, known) = find(&root, path);
-    describe(tool, command, known)
+    describe(tool, command, &known)
 }
 
 /// The flags that every command takes.
@@ -33,13 +44,13 @@ pub fn options(tool: &Tool) -> String {
 }
 
 /// The command at the end of the path, as far as it exists.
-fn find<'a, 'p>(root: &'a Command, path: &'p [String]) -> (&'a Command, &'p [String]) {
-    let (mut command, mut depth) = (root, 0);
-    while let Some(next) = path.get(depth).and_then(|name| command.find_subcommand(name)) {
+fn find<'a>(root: &'a Command, path: &[String]) -> (&'a Command, Vec<String>) {
+    let (mut command, mut known) = (root, Vec::new());
+    while let Some(next) = path.get(known.len()).and_then(|name| args::subcommand(command, name.as_ref())) {
         command = next;
-        depth += 1;
+        known.push(next.get_name().to_owned());
     }
-    (command, &path[..depth])
+    (command, known)
 }
 
 fn describe(tool: &Tool, command: &Command, path: &[String]) -> String {

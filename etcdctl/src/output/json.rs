@@ -66,6 +66,10 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>, hex: bool) -> Result<
                 header(o, Some(head));
             }
         }),
+        Reply::Downgrade(_, reply) => object(&mut text, |o| {
+            header(o, reply.header.as_ref());
+            o.some_string("version", &reply.version);
+        }),
         Reply::Health(list) => array(&mut text, list, |o, health| {
             o.string("endpoint", &health.endpoint);
             o.value("health", health.healthy);
@@ -84,6 +88,32 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>, hex: bool) -> Result<
                 o.some("compact_revision", reply.compact_revision);
                 o.some("hash_revision", reply.hash_revision);
             });
+        }),
+        Reply::Done(_, head) => object(&mut text, |o| header(o, head.as_ref())),
+        Reply::AuthStatus(reply) => object(&mut text, |o| {
+            header(o, reply.header.as_ref());
+            o.some_true("enabled", reply.enabled);
+            o.some("authRevision", reply.auth_revision);
+        }),
+        Reply::RoleGet(_, reply) => object(&mut text, |o| {
+            header(o, reply.header.as_ref());
+            o.some_objects("perm", &reply.perm, |o, permission| {
+                o.some("permType", permission.perm_type);
+                o.some_bytes("key", &permission.key);
+                o.some_bytes("range_end", &permission.range_end);
+            });
+        }),
+        Reply::RoleList(reply) => object(&mut text, |o| {
+            header(o, reply.header.as_ref());
+            o.some_strings("roles", &reply.roles);
+        }),
+        Reply::UserGet(_, reply) => object(&mut text, |o| {
+            header(o, reply.header.as_ref());
+            o.some_strings("roles", &reply.roles);
+        }),
+        Reply::UserList(reply) => object(&mut text, |o| {
+            header(o, reply.header.as_ref());
+            o.some_strings("users", &reply.users);
         }),
         Reply::Alarm(reply) => object(&mut text, |o| {
             header(o, reply.header.as_ref());

@@ -78,7 +78,8 @@ fn a_snapshot_is_there_whole_and_private() {
 
 #[test]
 fn what_does_not_come_whole_leaves_what_was_there() {
-    let refused = "could not write snapshot: rpc error: code = Unavailable desc = the disk of this member is gone";
+    let refused =
+        "could not write snapshot: rpc error: code = Unavailable desc = the disk of this member is gone";
     let cases = [
         (End::Refused, format!("{refused} {}", half())),
         (End::Short, format!("sha256 checksum not found [bytes: {IMAGE}]")),
@@ -170,7 +171,8 @@ fn a_full_disk_leaves_no_file() {
     let file = disk.0.path().join("a.db");
     let output = save(&Member::start(IMAGE, End::Well), &[file.as_ref()]);
     assert_eq!(output.status.code(), Some(5));
-    let expected = format!("could not write snapshot: write {}.part: no space left on device [bytes: ", file.display());
+    let expected =
+        format!("could not write snapshot: write {}.part: no space left on device [bytes: ", file.display());
     assert!(error(&output).starts_with(&expected), "{}", error(&output));
     assert!(names(disk.0.path()).is_empty());
 }
@@ -178,7 +180,8 @@ fn a_full_disk_leaves_no_file() {
 #[test]
 fn a_directory_keeps_the_newest() {
     let dir = tempfile::tempdir().expect("a directory");
-    fs::write(dir.path().join("etcd-snapshot-abd-20261121T075955.000001Z.db"), "of another cluster").expect("written");
+    fs::write(dir.path().join("etcd-snapshot-abd-20261121T075955.000001Z.db"), "of another cluster")
+        .expect("written");
     let member = Member::start(SMALL, End::Well);
     let mut saved = Vec::new();
     for _ in 0..4 {
@@ -211,7 +214,12 @@ fn what_was_asked_for_has_to_make_sense() {
         ("127.0.0.1:1", &[], 128, "snapshot save expects one argument <filename>"),
         ("127.0.0.1:1", &[file, file], 128, "snapshot save expects one argument <filename>"),
         ("127.0.0.1:1", &[file, "--keep=2".as_ref()], 128, "--keep needs a directory, "),
-        ("127.0.0.1:1", &[dir.path().as_ref(), "--keep=0".as_ref()], 128, "--keep must keep at least one snapshot"),
+        (
+            "127.0.0.1:1",
+            &[dir.path().as_ref(), "--keep=0".as_ref()],
+            128,
+            "--keep must keep at least one snapshot",
+        ),
         (
             "127.0.0.1:1,127.0.0.1:2",
             &[file],

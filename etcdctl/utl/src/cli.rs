@@ -132,9 +132,7 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
             SnapshotVerb::Status(verb) => verb.run(&settings),
             SnapshotVerb::Verify(verb) => verb.run(&settings),
         },
-        Verb::Version(_) => {
-            output::say(format!("etcdutl version: {VERSION}\nAPI version: {API_VERSION}"))
-        }
+        Verb::Version(_) => output::say(format!("etcdutl version: {VERSION}\nAPI version: {API_VERSION}")),
     }
 }
 

@@ -52,8 +52,7 @@ impl Directory {
             .map_err(|error| format!("lock {}: {}", member.display(), go::io_error(&error)))?;
         // No log is read or written: its place is not looked at, and not made where it is elsewhere.
         let data = DataDir::open(dir, &member).map_err(|error| format!("{error:#}"))?;
-        let (state, reader) =
-            State::open(Options::new(data.state())).map_err(|error| error.to_string())?;
+        let (state, reader) = State::open(Options::new(data.state())).map_err(|error| error.to_string())?;
         Ok(Self { reader, state, data })
     }
 

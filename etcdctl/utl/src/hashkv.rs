@@ -38,10 +38,13 @@ impl Hashkv {
         let held = Held::open(Path::new(word), settings.lock_timeout)?;
         let database = Database::open(held.path()).map_err(Failure::general)?;
         let mut progress = Progress::new("hashing");
-        let hash = snapshot::hash_kv::hash_kv(&database, self.rev, &mut |done, total| progress.set(done, total));
+        let hash =
+            snapshot::hash_kv::hash_kv(&database, self.rev, &mut |done, total| progress.set(done, total));
         drop(progress);
         let hash = hash.map_err(|error| match error {
-            snapshot::Error::Compacted { .. } => Failure::general("mvcc: required revision has been compacted"),
+            snapshot::Error::Compacted { .. } => {
+                Failure::general("mvcc: required revision has been compacted")
+            }
             snapshot::Error::FutureRevision { .. } => {
                 Failure::general("mvcc: required revision is a future revision")
             }

@@ -18,9 +18,11 @@ use crate::directory::Directory;
 
 /// The flags of `migrate`.
 #[derive(Debug, clap::Args)]
-#[command(long_about = "Brings the storage version of a data directory to the one given. The storage version follows the
+#[command(
+    long_about = "Brings the storage version of a data directory to the one given. The storage version follows the
 version of the cluster, so this confirms it where it is as asked for, and refuses all else: to
-go down to an older version, use \"etcdctl downgrade\" and take a snapshot.")]
+go down to an older version, use \"etcdctl downgrade\" and take a snapshot."
+)]
 pub struct Migrate {
     #[arg(long, value_name = "string", help = "the data directory, which no member may use (required)")]
     data_dir: Option<PathBuf>,
@@ -60,12 +62,12 @@ impl Migrate {
             }
         };
         let target = Version::target(&target).map_err(Failure::args)?;
-        let directory =
-            Directory::open(&dir, settings.lock_timeout, "migrate").map_err(Failure::general)?;
+        let directory = Directory::open(&dir, settings.lock_timeout, "migrate").map_err(Failure::general)?;
         let current = directory.reader.cluster_version();
         directory.close();
         let Some(current) = current.as_deref().and_then(Version::read) else {
-            let message = "failed to detect storage version: no member has agreed on one with its cluster yet";
+            let message =
+                "failed to detect storage version: no member has agreed on one with its cluster yet";
             console("error", message, &[]);
             return Err(Failure::general("cannot detect storage schema version: the state is new"));
         };

@@ -15,9 +15,11 @@ use crate::file;
 
 /// The argument and flags of `snapshot restore`.
 #[derive(Debug, clap::Args)]
-#[command(long_about = "Makes the data directory of one member of a new cluster from a snapshot file. All members are made
+#[command(
+    long_about = "Makes the data directory of one member of a new cluster from a snapshot file. All members are made
 from the same file, each with its own --name and --initial-advertise-peer-urls; then they are
-started with the same --initial-cluster.")]
+started with the same --initial-cluster."
+)]
 pub struct Restore {
     #[arg(long, value_name = "string", help = "the data directory to make (default \"<name>.etcd\")")]
     data_dir: Option<PathBuf>,
@@ -35,7 +37,10 @@ pub struct Restore {
     #[arg(long, value_name = "string", default_value = "default")]
     #[arg(help = "this member's name (default \"default\")")]
     name: String,
-    #[arg(long, help = "restore a file without a digest, or with one that does not match (a copied db file has none)")]
+    #[arg(
+        long,
+        help = "restore a file without a digest, or with one that does not match (a copied db file has none)"
+    )]
     skip_hash_check: bool,
     #[arg(long, value_name = "uint", default_value = "0", value_parser = go::parse_uint)]
     #[arg(help = "accepted; there is no memory map")]
@@ -43,7 +48,10 @@ pub struct Restore {
     #[arg(long, value_name = "uint", default_value = "0", value_parser = go::parse_uint)]
     #[arg(help = "raise the revision by so much, above all that clients may have seen")]
     bump_revision: u64,
-    #[arg(long, help = "take all before the raised revision for compacted, so that watchers read anew (goes with --bump-revision)")]
+    #[arg(
+        long,
+        help = "take all before the raised revision for compacted, so that watchers read anew (goes with --bump-revision)"
+    )]
     mark_compacted: bool,
     #[arg(value_name = "<filename>")]
     words: Vec<OsString>,

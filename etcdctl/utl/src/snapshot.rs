@@ -12,9 +12,11 @@ use crate::{Settings, print};
 
 /// The argument of `snapshot status`.
 #[derive(Debug, clap::Args)]
-#[command(long_about = "Shows what is in a snapshot file: the hash of its content, the newest revision, the number of
+#[command(
+    long_about = "Shows what is in a snapshot file: the hash of its content, the newest revision, the number of
 keys, the size without the digest, and the version of etcd that the file needs. The pages of
-the file are checked first; its digest is not looked at (\"snapshot verify\" does).")]
+the file are checked first; its digest is not looked at (\"snapshot verify\" does)."
+)]
 pub struct Status {
     #[arg(value_name = "<filename>")]
     words: Vec<OsString>,

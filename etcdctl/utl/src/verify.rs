@@ -14,9 +14,11 @@ use crate::{Settings, print};
 
 /// The argument of `snapshot verify`.
 #[derive(Debug, clap::Args)]
-#[command(long_about = "Checks everything in a snapshot file, without a server: the digest, every page, and what every row
+#[command(
+    long_about = "Checks everything in a snapshot file, without a server: the digest, every page, and what every row
 says. Prints what was found, in --write-out simple or json; the status is 0 when a restore loses
-nothing, else 1. The file stays as it is.")]
+nothing, else 1. The file stays as it is."
+)]
 pub struct Verify {
     #[arg(value_name = "<filename>")]
     words: Vec<OsString>,
@@ -49,7 +51,10 @@ impl Verify {
             return Ok(());
         }
         let shown = path.display();
-        Err(Failure::new(exit::ERROR, format!("{shown} is not sound: a restore would fail, or lose something")))
+        Err(Failure::new(
+            exit::ERROR,
+            format!("{shown} is not sound: a restore would fail, or lose something"),
+        ))
     }
 }
 
@@ -73,7 +78,7 @@ fn simple(out: &mut Vec<u8>, report: &Report) {
         place.push(finding.text.clone());
         line!(out, "{}: {}", severity(finding), place.join(": "));
     }
-    let more = report.findings_count.saturating_sub(report.findings.len() as u64);
+    let more = (report.errors + report.notes).saturating_sub(report.findings.len() as u64);
     if more > 0 {
         line!(out, "and {more} more like these");
     }
@@ -107,7 +112,8 @@ fn json(o: &mut Object<'_>, path: &Path, report: &Report) {
         }
         o.string("text", &finding.text);
     });
-    o.value("findingsCount", report.findings_count);
+    o.value("errors", report.errors);
+    o.value("notes", report.notes);
 }
 
 fn severity(finding: &Finding) -> &'static str {
@@ -142,7 +148,8 @@ mod tests {
             revision: 7,
             compact_revision: 3,
             findings: vec![finding],
-            findings_count: 3,
+            errors: if severity == Severity::Error { 3 } else { 0 },
+            notes: if severity == Severity::Note { 3 } else { 0 },
         }
     }
 
@@ -164,7 +171,7 @@ mod tests {
             concat!(
                 r#"{"file":"a.db","sound":true,"fileSize":20512,"imageSize":20480,"revision":7,"compactRevision":3,"#,
                 r#""totalKey":4,"tombstones":1,"buckets":{"key":6,"lease":1},"findings":[{"severity":"note","#,
-                r#""bucket":"lease","key":"00ff","text":"\"odd\""}],"findingsCount":3}"#,
+                r#""bucket":"lease","key":"00ff","text":"\"odd\""}],"errors":0,"notes":3}"#,
                 "\n"
             )
         );

@@ -40,7 +40,8 @@ const TURN_POLL: Duration = Duration::from_millis(200);
 const SLOW_MIN: Duration = Duration::from_secs(30);
 const SLOW_BYTES_PER_SECOND: f64 = (100 << 20) as f64;
 
-static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns { left: Mutex::new(READERS_MAX), freed: Condvar::new() });
+static TURNS: LazyLock<Turns> =
+    LazyLock::new(|| Turns { left: Mutex::new(READERS_MAX), freed: Condvar::new() });
 
 /// Streams a snapshot; a learner does so too.
 pub async fn answer(call: &Call<'_>, message: Bytes) -> Answer {
@@ -73,7 +74,9 @@ pub async fn answer(call: &Call<'_>, message: Bytes) -> Answer {
     Ok(stream(monitor.over(Pieces::new(messages(receiver)))))
 }
 
-fn messages(receiver: Receiver<Result<pb::SnapshotResponse, Status>>) -> impl Stream<Item = Result<Bytes, Status>> {
+fn messages(
+    receiver: Receiver<Result<pb::SnapshotResponse, Status>>,
+) -> impl Stream<Item = Result<Bytes, Status>> {
     ReceiverStream::new(receiver).map(|message| message.map(|message| framed(&message)))
 }
 
@@ -121,7 +124,11 @@ impl<'a> Sending<'a> {
         plan.write(image, &mut |bytes| self.take(bytes))?;
         self.flush()?;
         let digest = std::mem::take(&mut self.hasher).finish();
-        info!("total-bytes" = total, "checksum-size" = DIGEST_LEN, "sending database sha256 checksum to client");
+        info!(
+            "total-bytes" = total,
+            "checksum-size" = DIGEST_LEN,
+            "sending database sha256 checksum to client"
+        );
         self.give(Bytes::copy_from_slice(&digest.0))?;
         info!(
             "total-bytes" = total,

@@ -20,10 +20,7 @@ const RESTORING: &str = "member.restoring";
 pub(super) fn refuse(data_dir: &Path) -> anyhow::Result<()> {
     let unfinished = data_dir.join(RESTORING);
     if unfinished.exists() {
-        bail!(
-            "{} is of a restore that has not finished: restore the snapshot again",
-            unfinished.display()
-        );
+        bail!("{} is of a restore that has not finished: restore the snapshot again", unfinished.display());
     }
     Ok(())
 }
@@ -79,8 +76,15 @@ impl Restoring {
             Err(_) => wal_dir.to_owned(),
         };
         let wal_outside = wal_outside.then(|| wal_dir.to_owned());
-        let restoring =
-            Self { data_dir: data_dir.to_owned(), member, wal_outside, wal, made, complete: false, _lock: lock };
+        let restoring = Self {
+            data_dir: data_dir.to_owned(),
+            member,
+            wal_outside,
+            wal,
+            made,
+            complete: false,
+            _lock: lock,
+        };
         restoring.clear().with_context(|| format!("clear {}", restoring.member.display()))?;
         make(&restoring.member.join("snap"))?;
         Ok(restoring)

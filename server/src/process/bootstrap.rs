@@ -60,12 +60,7 @@ async fn create(config: &Config, members: &Named, dialer: &Dialer) -> Result<Fou
 ///
 /// # Errors
 /// etcd's text for what does not fit together.
-pub fn new_cluster(
-    members: &Named,
-    name: &str,
-    token: &str,
-    advertised: &[Url],
-) -> Result<Founding, String> {
+pub fn new_cluster(members: &Named, name: &str, token: &str, advertised: &[Url]) -> Result<Founding, String> {
     check_advertised(name, advertised, own_urls(members, name)?)?;
     check_duplicates(members)?;
     let founders: Vec<Member> = members

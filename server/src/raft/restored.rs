@@ -41,7 +41,12 @@ pub fn membership(members: &[state::Node]) -> anyhow::Result<Bytes> {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn create_log(dir: &Path, member_id: u64, last: state::LogId, members: &[state::Node]) -> anyhow::Result<()> {
+pub fn create_log(
+    dir: &Path,
+    member_id: u64,
+    last: state::LogId,
+    members: &[state::Node],
+) -> anyhow::Result<()> {
     let leader = members.iter().map(|member| member.id).min().context("a cluster has members")?;
     let disk = Arc::new(RealDisk::open(dir)?);
     let log = Log::open(disk, Options { owner: member_id, ..Options::default() }, Arc::new(NoObserver))?;

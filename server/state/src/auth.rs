@@ -32,10 +32,7 @@ pub(crate) enum Table {
 }
 
 /// Rows in order: names and values.
-pub(crate) fn rows(
-    from: &impl Read,
-    table: Table,
-) -> impl Iterator<Item = Result<(Bytes, Bytes), Fault>> {
+pub(crate) fn rows(from: &impl Read, table: Table) -> impl Iterator<Item = Result<(Bytes, Bytes), Fault>> {
     let prefix = table as u8;
     let rows = from.scan(Column::Auth, &[prefix], Some(&[prefix + 1]));
     rows.map(|row| row.map(|(name, value)| (name.slice(1..), value)))

@@ -138,7 +138,11 @@ impl Reader {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn image<R>(&self, wanted: &dyn Fn() -> bool, take: impl FnOnce(&Image<'_>) -> R) -> Result<R, Fault> {
+    pub fn image<R>(
+        &self,
+        wanted: &dyn Fn() -> bool,
+        take: impl FnOnce(&Image<'_>) -> R,
+    ) -> Result<R, Fault> {
         let source = self.source.load_full();
         Ok(take(&Image::of(&source.storage, wanted)?))
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
-    DBIteratorWithThreadMode, IteratorMode, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBIteratorWithThreadMode,
+    Direction, FlushOptions, IteratorMode, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteBufferManager,
     WriteOptions, checkpoint::Checkpoint,
 };
 

@@ -32,9 +32,8 @@ impl Part {
         path.push(".part");
         let path = PathBuf::from(path);
         let shown = path.display().to_string();
-        let failed = |error: &io::Error| {
-            format!("could not open {shown} (open {shown}: {})", go::io_error(error))
-        };
+        let failed =
+            |error: &io::Error| format!("could not open {shown} (open {shown}: {})", go::io_error(error));
         loop {
             let mut options = OpenOptions::new();
             let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -46,7 +45,8 @@ impl Part {
             if !is_at(&file, &path).map_err(|error| failed(&error))? {
                 continue;
             }
-            let emptied = file.set_len(0).and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o600)));
+            let emptied =
+                file.set_len(0).and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o600)));
             emptied.map_err(|error| failed(&error))?;
             return Ok(Self { file, path, named: false });
         }
@@ -85,7 +85,10 @@ impl Part {
         };
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
             let (target, directory) = (target.display(), directory.display());
-            format!("saved {target}, but could not fsync its directory: sync {directory}: {}", go::io_error(&error))
+            format!(
+                "saved {target}, but could not fsync its directory: sync {directory}: {}",
+                go::io_error(&error)
+            )
         })
     }
 }

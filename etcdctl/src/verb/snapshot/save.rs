@@ -23,13 +23,15 @@ const IMPATIENCE: Duration = Duration::from_secs(10);
 
 /// The argument and flag of `snapshot save`.
 #[derive(Debug, clap::Args)]
-#[command(long_about = "Saves the state of one member, which must be the only one in --endpoints, to a file that etcd's and
+#[command(
+    long_about = "Saves the state of one member, which must be the only one in --endpoints, to a file that etcd's and
 this etcdutl restore. What comes is checked against its digest; the file is there when all of it is
 on disk, and not before.
 
 Where the file is a directory, the snapshot gets the name etcd-snapshot-<cluster id>-<time>.db in it.
 
-There is no time limit unless --command-timeout is given.")]
+There is no time limit unless --command-timeout is given."
+)]
 pub struct Save {
     #[arg(long, value_name = "uint", value_parser = go::parse_uint)]
     #[arg(help = "in a directory: afterwards, remove the oldest snapshots of this cluster but so many")]
@@ -104,14 +106,16 @@ async fn save(
     let stream = open(&client, deadline).await?;
     log::info("fetching snapshot", &[("endpoint", &endpoint)]);
     let start = Instant::now();
-    let mut download = Download { part, checker: Checker::default(), remaining: None, version: String::new() };
+    let mut download =
+        Download { part, checker: Checker::default(), remaining: None, version: String::new() };
     let fetched = match deadline {
         None => download.fetch(stream).await,
         Some(deadline) => tokio::time::timeout_at(deadline, download.fetch(stream))
             .await
             .unwrap_or_else(|_| Err(CallError::DeadlineExceeded.to_string())),
     };
-    fetched.map_err(|reason| interrupted(format!("could not write snapshot: {reason} [{}]", download.had())))?;
+    fetched
+        .map_err(|reason| interrupted(format!("could not write snapshot: {reason} [{}]", download.had())))?;
     let Download { part, checker, version, .. } = download;
     let size = checker.len();
     match checker.finish() {
@@ -139,7 +143,10 @@ async fn save(
 }
 
 /// Opens the stream. Without a deadline that may take for ever: what it waits for is told now and then.
-async fn open(client: &Client, deadline: Option<Instant>) -> Result<Streaming<pb::SnapshotResponse>, Failure> {
+async fn open(
+    client: &Client,
+    deadline: Option<Instant>,
+) -> Result<Streaming<pb::SnapshotResponse>, Failure> {
     let mut opening = std::pin::pin!(client.snapshot(deadline));
     let mut patience = tokio::time::interval_at(Instant::now() + IMPATIENCE / 4, IMPATIENCE);
     patience.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -60,7 +60,8 @@ impl Shelf {
         let prefix = self.prefix();
         let time = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".db"));
         time.is_some_and(|time| {
-            let fits = |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
+            let fits =
+                |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
             time.len() == TIME.len() && time.bytes().zip(TIME).all(fits)
         })
     }
@@ -76,7 +77,9 @@ mod tests {
     fn the_oldest_go_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let shelf = Shelf::new(dir.path(), 0xabc);
-        let at = |micros: u64| shelf.place(UNIX_EPOCH + Duration::from_secs(1_795_247_995) + Duration::from_micros(micros));
+        let at = |micros: u64| {
+            shelf.place(UNIX_EPOCH + Duration::from_secs(1_795_247_995) + Duration::from_micros(micros))
+        };
         assert_eq!(at(7), dir.path().join("etcd-snapshot-abc-20261121T075955.000007Z.db"));
         // Made out of order: the name counts, not the time of the file.
         for micros in [3, 1, 4, 2] {

@@ -18,7 +18,10 @@ impl Files {
         let member = Member::start(&etcd, &folder.path().join("data"));
         let run = |line: &str| {
             let mut command = Command::new(&etcdctl);
-            command.env("ETCDCTL_ENDPOINTS", &member.endpoint).args(line.split(' ')).current_dir(folder.path());
+            command
+                .env("ETCDCTL_ENDPOINTS", &member.endpoint)
+                .args(line.split(' '))
+                .current_dir(folder.path());
             let output = command.output().expect("the tool can be started");
             assert!(output.status.success(), "{line}: {output:?}");
             String::from_utf8(output.stdout).expect("text")
@@ -102,7 +105,9 @@ struct Member {
 
 impl Member {
     fn start(program: &Path, data: &Path) -> Self {
-        let port = || TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port").port();
+        let port = || {
+            TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port").port()
+        };
         let (client, peer) = (format!("http://127.0.0.1:{}", port()), format!("http://127.0.0.1:{}", port()));
         let child = Command::new(program)
             .args(["--name", "one", "--log-level", "error"])

@@ -64,14 +64,15 @@ fn log_line(line: &str) -> Option<String> {
         let value = line.split_once(&format!("\"{name}\": "))?.1;
         Some(format!(" {name}={}", value.split([',', '}']).next().unwrap_or_default()))
     };
-    let fields =
-        ["cluster-id", "added-peer-id", "path", "wal-dir", "data-dir", "snap-dir"].map(|name| field(name).unwrap_or_default());
+    let fields = ["cluster-id", "added-peer-id", "path", "wal-dir", "data-dir", "snap-dir"]
+        .map(|name| field(name).unwrap_or_default());
     Some(format!("{message}{}", fields.concat()))
 }
 
 #[test]
 fn both_tools_say_the_same() {
-    let official = std::env::var_os("OFFICIAL_ETCDUTL_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let official =
+        std::env::var_os("OFFICIAL_ETCDUTL_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
     let Some((official, files)) = official.zip(Files::of_etcd()) else {
         // Straight to stderr: what a test prints is hidden when it passes.
         let text = b"SKIPPED parity: OFFICIAL_ETCDUTL_BIN, REAL_ETCD_BIN or OFFICIAL_ETCDCTL_BIN is not set; nothing was compared\n";

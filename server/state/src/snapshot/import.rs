@@ -107,9 +107,9 @@ pub fn restore(
     import.members(restore)?;
     let Import { mut mvcc, crc, .. } = import;
     // Members that were restored from different snapshots have different states, and must find out.
-    let value = [revision, compacted, finished].iter().fold(u64::from(crc), |before, number| {
-        before.rotate_left(21) ^ number.cast_unsigned()
-    });
+    let value = [revision, compacted, finished]
+        .iter()
+        .fold(u64::from(crc), |before, number| before.rotate_left(21) ^ number.cast_unsigned());
     let applied = restore.applied;
     let fingerprint = Fingerprint { since: applied.index, value };
     mvcc.complete(End { revision, compacted, finished, applied, fingerprint })?;
