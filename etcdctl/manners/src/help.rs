@@ -73,7 +73,8 @@ fn describe(tool: &Tool, command: &Command, path: &[String]) -> String {
         sections.push(format!("Usage:\n  {name}{words} [flags]"));
     }
     if !path.is_empty() {
-        let own = command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_global_set());
+        // Those of the group before it are not among them: the tree is not built.
+        let own = command.get_arguments().filter(|arg| !arg.is_positional());
         sections.push(format!("Flags:\n{}", flags(own, Some(path.last().map_or("", String::as_str)))));
     }
     if command.has_subcommands() {
