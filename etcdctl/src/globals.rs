@@ -144,7 +144,7 @@ impl Globals {
     pub fn settle(mut self, known: &[&str]) -> Result<Settings, Failure> {
         self.add_environment(known)?;
         if self.debug.unwrap_or(false) {
-            self.print();
+            self.print(known);
         }
         let domain = self.discovery_srv.take().filter(|domain| !domain.is_empty());
         let insecure = self.insecure_discovery.unwrap_or(true);
@@ -273,7 +273,8 @@ impl Globals {
         ]
     }
 
-    fn print(&mut self) {
+    /// Shows what is in force to stderr, and the names of what the command reads by itself.
+    fn print(&mut self, known: &[&str]) {
         let defaults: HashMap<&str, &str> = [
             ("command-timeout", "5s"),
             ("debug", "false"),
@@ -290,11 +291,14 @@ impl Globals {
             ("write-out", "simple"),
         ]
         .into();
+        let mut lines: Vec<String> = known.iter().map(|name| format!("{name}=")).collect();
         for (flag, given, slot) in self.slots() {
             let value =
                 if given { slot.show() } else { defaults.get(flag).copied().unwrap_or("").to_owned() };
-            eprintln!("{}={value}", variable(flag));
+            lines.push(format!("{}={value}", variable(flag)));
         }
+        lines.sort();
+        eprintln!("{}", lines.join("\n"));
     }
 }
 

@@ -174,6 +174,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = unsigned;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        if number == 0 {
+            return Err(invalid());
+        }
         let unit =
             rest[number..].find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len() - number);
         let (figure, tail) = rest.split_at(number);
@@ -204,18 +207,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// `strconv.ParseInt(text, 0, 64)`, as numeric flags are read.
 pub fn parse_int(text: &str) -> Result<i64, String> {
-    let (base, digits) = base_of(text.strip_prefix(['+', '-']).unwrap_or(text));
+    let (base, digits) = radix(text.strip_prefix(['+', '-']).unwrap_or(text));
     signed(text, digits, base)
 }
 
-/// `strconv.ParseUint(text, 0, 64)`.
+/// `strconv.ParseUint(text, 0, 64)`, as numeric flags without a sign are read.
 pub fn parse_uint(text: &str) -> Result<u64, String> {
-    let (base, digits) = base_of(text);
+    let (base, digits) = radix(text);
     magnitude(text, digits, base, u64::MAX, "ParseUint")
 }
 
-/// The base that the digits' prefix tells, and the digits behind it.
-fn base_of(digits: &str) -> (u32, &str) {
+/// The base that a prefix stands for, and the digits behind it.
+fn radix(digits: &str) -> (u32, &str) {
     match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
         [b'0', b'o' | b'O', ..] => (8, &digits[2..]),
@@ -325,7 +328,8 @@ mod tests {
         }
         assert_eq!(parse_duration("-3s").unwrap(), Duration::ZERO);
         assert_eq!(parse_duration("3").unwrap_err(), "time: missing unit in duration \"3\"");
-        assert_eq!(parse_duration("x").unwrap_err(), "time: unknown unit \"x\" in duration \"x\"");
+        assert_eq!(parse_duration("1x").unwrap_err(), "time: unknown unit \"x\" in duration \"1x\"");
+        assert_eq!(parse_duration("x").unwrap_err(), "time: invalid duration \"x\"");
     }
 
     #[test]

@@ -75,7 +75,8 @@ fn describe(tool: &Tool, command: &Command, path: &[String]) -> String {
     // Without a place of their own, the flags of all commands are those of the first level.
     let in_place = tool.options_hint.is_none();
     if !path.is_empty() || in_place {
-        let shown = |arg: &&Arg| !arg.is_positional() && (path.is_empty() || !arg.is_global_set());
+        // Those of the group before it are not among them: the tree is not built.
+        let shown = |arg: &&Arg| !arg.is_positional();
         let own = command.get_arguments().filter(shown).filter(|arg| !arg.is_hide_set());
         let last = path.last().map_or(tool.name, String::as_str);
         sections.push(format!("Flags:\n{}", flags(own, Some(last))));

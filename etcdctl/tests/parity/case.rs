@@ -36,10 +36,15 @@ pub struct Case {
     pub own_words: bool,
 }
 
-/// A shell script that calls the tool as `$TOOL`, run by the tool under a lock of this name.
+/// A function of scripts: tries a command until it succeeds, and gives up in the end.
+const AWAIT: &str =
+    "await() { n=0; until eval \"$1\"; do n=$((n+1)); [ $n -lt 300 ] || exit 9; sleep 0.1; done; }";
+
+/// A shell script that calls the tool as `$TOOL` and waits by `await COMMAND`, run by the tool under a lock
+/// of this name.
 pub fn script(lock: &str, text: &str) -> Case {
     let mut case = case(&format!("lock {lock} -- sh -c"));
-    case.args.push(text.to_owned());
+    case.args.push(format!("{AWAIT}\n{text}"));
     case
 }
 

@@ -12,6 +12,7 @@ mod auth;
 mod case;
 mod clusters;
 mod help;
+mod restarts;
 mod server;
 mod tables;
 mod turns;

@@ -6,7 +6,12 @@ use super::case::{Case, case, script};
 
 /// Waits, in a script, until so many keys are under a prefix.
 fn until(prefix: &str, count: usize) -> String {
-    format!("while [ $($TOOL get {prefix} --prefix --keys-only | grep -c /) -ne {count} ]; do :; done")
+    format!("await '[ $($TOOL get {prefix} --prefix --keys-only | grep -c /) -eq {count} ]'")
+}
+
+/// The ids of leases differ; in hex even the bytes of their digits do, and how many there are.
+fn shown(case: Case, flags: &str) -> Case {
+    if flags == "--hex" { case.own_words() } else { case.vague() }
 }
 
 /// lock, with and without a command.
@@ -41,7 +46,7 @@ pub fn locks() -> Vec<Case> {
             _ => 2,
         };
         let name = format!("b{number}");
-        cases.push(case(&format!("lock {name} {flags}")).signal(lines, Signal::INT).vague());
+        cases.push(shown(case(&format!("lock {name} {flags}")).signal(lines, Signal::INT), flags));
         cases.push(case(&format!("get {name} --prefix")));
     }
     cases.extend([
@@ -63,8 +68,7 @@ pub fn locks() -> Vec<Case> {
         script(
             "f",
             "$TOOL lock g > /dev/null & id=$!
-             while [ $($TOOL lease list | grep -vc found) -lt 2 ]; do :; done
-             while [ -z \"$($TOOL get g/ --prefix)\" ]; do :; done
+             await '[ -n \"$($TOOL get g/ --prefix)\" ]'
              key=$($TOOL get g/ --prefix --keys-only)
              $TOOL lease revoke ${key#g/} > /dev/null; wait $id; echo $?",
         ),
@@ -97,9 +101,9 @@ pub fn elections() -> Vec<Case> {
             _ => 2,
         };
         let name = format!("b{number}");
-        cases.push(case(&format!("elect {name} me {flags}")).signal(lines, Signal::INT).vague());
+        cases.push(shown(case(&format!("elect {name} me {flags}")).signal(lines, Signal::INT), flags));
         cases.push(case(&format!("get {name} --prefix")));
-        let observer = case(&format!("elect {name} -l {flags}")).vague();
+        let observer = shown(case(&format!("elect {name} -l {flags}")), flags);
         cases.push(observer.signal(lines, Signal::TERM).beside(&format!("elect {name} me")));
     }
     cases.extend([
@@ -132,7 +136,7 @@ pub fn elections() -> Vec<Case> {
         script(
             "l3",
             "$TOOL elect f one > /dev/null & id=$!
-             while [ -z \"$($TOOL get f/ --prefix)\" ]; do :; done
+             await '[ -n \"$($TOOL get f/ --prefix)\" ]'
              key=$($TOOL get f/ --prefix --keys-only)
              $TOOL lease revoke ${key#f/} > /dev/null; wait $id; echo $?",
         ),
