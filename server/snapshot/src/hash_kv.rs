@@ -35,7 +35,7 @@ const PROGRESS_EVERY: u64 = 1 << 14;
 /// `progress` hears how many bytes of how many are done.
 ///
 /// Memory: what [`Bucket::rows`](crate::bbolt::Bucket::rows) needs; when there was a compaction, also at most
-/// 64 bytes for each key that is live at the revision, however long.
+/// 96 bytes for each key that is live at the revision, however long.
 ///
 /// # Errors
 /// [`Error::Compacted`] and [`Error::FutureRevision`] when the file does not hold that revision;
@@ -174,5 +174,93 @@ impl<'a> Rows<'a> {
         }
         let revision = RevisionKey::parse(&self.key);
         Ok(Some((revision.map_err(|problem| Error::row(Bucket::Key, &self.key, problem))?, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::sample::{Compaction, OnDisk, Store};
+
+    /// etcd's key index in full: the lives of each key, each but the last ending with a delete.
+    fn kept(store: &Store, revision: i64) -> BTreeSet<(i64, i64)> {
+        let mut index: BTreeMap<&[u8], Vec<Vec<RevisionKey>>> = BTreeMap::new();
+        for (at, kv) in &store.rows {
+            let new = !index.contains_key(&kv.key[..]);
+            let lives = index.entry(&kv.key).or_insert_with(|| vec![vec![]]);
+            let last = lives.last_mut().expect("a life");
+            if !at.tombstone {
+                last.push(*at);
+            } else if new || !last.is_empty() {
+                last.push(*at);
+                lives.push(vec![]);
+            }
+        }
+        let newest = |lives: &Vec<Vec<RevisionKey>>| {
+            let (last, ended) = lives.split_last().expect("a life");
+            let life = ended.iter().find(|life| life.last().is_some_and(|end| end.main >= revision));
+            let newest = life.unwrap_or(last).iter().rev().find(|at| at.main <= revision)?;
+            (!newest.tombstone).then_some((newest.main, newest.sub))
+        };
+        index.values().filter_map(newest).collect()
+    }
+
+    fn naive(store: &Store, revision: i64, compacted: i64) -> u32 {
+        let kept = kept(store, revision);
+        let mut bytes = b"key".to_vec();
+        for (at, kv) in store.rows.iter().filter(|(at, _)| at.main <= revision) {
+            let deleted = at.main <= compacted && !kept.is_empty() && !kept.contains(&(at.main, at.sub));
+            if deleted || at.main == compacted && at.tombstone {
+                continue;
+            }
+            bytes.extend_from_slice(at.to_bytes().as_ref());
+            bytes.extend_from_slice(&kv.to_bytes());
+        }
+        crc32c::crc32c(&bytes)
+    }
+
+    #[test]
+    fn hashes_are_those_of_etcds_index() {
+        for seed in 0..150 {
+            let compaction =
+                [Compaction::Never, Compaction::Finished, Compaction::Scheduled][seed as usize % 3];
+            let store = Store::random(seed, compaction);
+            let file = OnDisk::new(&store.memory().file());
+            let database = Database::open(&file.path).expect("sound");
+            let compacted = store.meta.scheduled_compact_rev.unwrap_or(-1);
+            let hash = |revision| hash_kv(&database, revision, &mut |_, _| {});
+            let revisions = compacted.max(1)..=store.revision;
+            let step = 1 + (revisions.clone().count() / 8);
+            for revision in revisions.step_by(step) {
+                let found = hash(revision).expect("held");
+                let hash = naive(&store, revision, compacted);
+                let expected = HashKv { hash, hash_revision: revision, compact_revision: compacted };
+                assert_eq!(found, expected, "seed {seed}, revision {revision}");
+            }
+            assert_eq!(hash(0).expect("held"), hash(store.revision).expect("held"), "seed {seed}");
+            assert!(matches!(hash(store.revision + 1), Err(Error::FutureRevision { .. })));
+            if compacted > 1 {
+                assert!(matches!(hash(compacted - 1), Err(Error::Compacted { .. })));
+            }
+        }
+    }
+
+    /// Members agree whether they have deleted what a compaction asked for or not.
+    #[test]
+    fn rows_yet_to_be_deleted_do_not_count() {
+        for seed in 0..60 {
+            let hashes = [Compaction::Scheduled, Compaction::Finished].map(|compaction| {
+                let mut store = Store::random(seed, compaction);
+                // With no live key etcd leaves nothing out.
+                store.begin();
+                store.put(b"live", b"", 0);
+                let file = OnDisk::new(&store.memory().file());
+                let database = Database::open(&file.path).expect("sound");
+                hash_kv(&database, 0, &mut |_, _| {}).expect("held")
+            });
+            assert_eq!(hashes[0], hashes[1], "seed {seed}");
+        }
     }
 }

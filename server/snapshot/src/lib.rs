@@ -1,6 +1,6 @@
 //! etcd's snapshot file: reading, writing and judging it.
 //!
-//! A file is a [`bbolt`] image followed by the SHA-256 of the image ([`file`]).
+//! A file is a [`bbolt`] image followed by the SHA-256 of the image ([`mod@file`]).
 //! The image holds ten buckets whose rows [`schema`] names and encodes. What
 //! etcd's own tools say about a file, [`status`] and [`hash_kv`] say alike;
 //! [`verify`] looks at everything.
@@ -20,9 +20,15 @@
 
 pub mod bbolt;
 mod error;
+#[cfg(test)]
+mod etcd;
 pub mod file;
 mod fingerprint;
+#[cfg(test)]
+mod fuzz;
 pub mod hash_kv;
+#[cfg(test)]
+mod sample;
 pub mod schema;
 pub mod status;
 pub mod verify;

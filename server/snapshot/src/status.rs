@@ -32,7 +32,7 @@ const PROGRESS_EVERY: u64 = 1 << 14;
 /// As etcd 3.7's `Status`, which runs the consistency check first: call [`Database::check`] for that. The
 /// digest is not looked at. `progress` hears how many bytes of how many are done.
 ///
-/// Memory: at most 40 bytes for each live key, however long, and what
+/// Memory: at most 64 bytes for each live key, however long, and what
 /// [`Bucket::rows`](crate::bbolt::Bucket::rows) needs.
 ///
 /// # Errors
@@ -91,5 +91,82 @@ impl Live {
             self.keys.insert(key);
         }
         Ok(revision.main)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::bbolt::Database;
+    use crate::sample::{Compaction, Memory, OnDisk, Store};
+    use crate::schema::RevisionKey;
+
+    fn of(memory: &Memory) -> Status {
+        let file = OnDisk::new(&memory.file());
+        let database = Database::open(&file.path).expect("sound");
+        status(&database, &mut |_, _| {}).expect("sound")
+    }
+
+    /// By the book, with everything in memory.
+    fn naive(memory: &Memory) -> (u32, i64, u64) {
+        let mut bytes = Vec::new();
+        let (mut revision, mut live) = (0, BTreeSet::new());
+        for (name, rows) in &memory.0 {
+            bytes.extend_from_slice(name);
+            for (key, value) in rows {
+                bytes.extend_from_slice(key);
+                bytes.extend_from_slice(value);
+                if name == b"key" {
+                    let at = RevisionKey::parse(key).expect("a revision");
+                    let kv = KeyValue::parse(value.clone().into()).expect("a value");
+                    revision = at.main;
+                    if at.tombstone {
+                        live.remove(&kv.key)
+                    } else {
+                        live.insert(kv.key)
+                    };
+                }
+            }
+        }
+        (crc32c::crc32c(&bytes), revision, live.len() as u64)
+    }
+
+    #[test]
+    fn figures_are_those_of_the_rows() {
+        for (seed, compaction) in (0..60).zip([Compaction::Never, Compaction::Finished].iter().cycle()) {
+            let memory = Store::random(seed, *compaction).memory();
+            let status = of(&memory);
+            assert_eq!((status.hash, status.revision, status.total_key), naive(&memory), "seed {seed}");
+            assert_eq!(status.version, "3.7.0");
+            assert_eq!(status.total_size + 32, memory.file().len() as u64);
+        }
+    }
+
+    /// What `etcdutl snapshot restore --bump-revision` leaves has no key, and counts as one.
+    #[test]
+    fn a_revision_bump_counts_as_a_key() {
+        let mut store = Store::new();
+        store.put(b"a", b"1", 0);
+        let mut memory = store.memory();
+        let bump = RevisionKey { main: 1000, sub: 0, tombstone: false };
+        memory.rows(Bucket::Key).insert(bump.to_bytes().as_ref().into(), vec![]);
+        let status = of(&memory);
+        assert_eq!((status.revision, status.total_key), (1000, 2));
+    }
+
+    #[test]
+    fn a_version_that_is_none_is_empty_and_a_bad_row_an_error() {
+        let mut memory = Store::new().memory();
+        memory.rows(Bucket::Meta).insert(STORAGE_VERSION.into(), b"new".into());
+        assert_eq!(of(&memory).version, "");
+        memory.rows(Bucket::Key).insert(b"0".into(), vec![]);
+        let file = OnDisk::new(&memory.file());
+        let found = status(&Database::open(&file.path).expect("sound"), &mut |_, _| {});
+        assert!(matches!(found, Err(Error::Row { bucket: Bucket::Key, .. })), "{found:?}");
+        let file = OnDisk::new(&Memory::default().image());
+        let found = status(&Database::open(&file.path).expect("sound"), &mut |_, _| {});
+        assert!(matches!(found, Err(Error::BucketMissing { bucket: Bucket::Meta, .. })), "{found:?}");
     }
 }

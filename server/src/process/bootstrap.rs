@@ -18,14 +18,13 @@ use crate::config::value::ClusterState;
 use crate::config::{Config, ids, url::Url};
 use crate::datadir::{Founding, Identity};
 use crate::peer::dial::Dialer;
-use crate::peer::http::{CLUSTER_ID, MEMBERS, Member, PROGRAM};
+use crate::peer::http::{CLUSTER_ID, DOWNGRADE, MEMBERS, Member, PROGRAM};
+use crate::version::Version;
 
 /// How long a new member waits to hear that it is not new.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a member that joins waits for an answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The versions of clusters that can be joined: major and minor.
-const VERSIONS: std::ops::RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
 
 /// Names and peer URLs of the members, by name.
 type Named = [(String, Vec<Url>)];
@@ -239,7 +238,16 @@ struct Versions {
 }
 
 /// Whether some member's cluster version is one we speak, and none is another.
+///
+/// A cluster that prepares to go down takes members of the version it goes down to alone: its own is, or was, one
+/// above theirs (etcd 3.7: `allowedVersionRange`).
 async fn compatible(peers: &[Member], dialer: &Dialer, patience: Duration) -> bool {
+    let own = Version::own();
+    let next = Version { minor: own.minor + 1, ..own };
+    let spoken = match downgrade_enabled(peers, dialer, patience).await {
+        true => next..=next,
+        false => Version::FIRST..=own,
+    };
     let mut answers: FuturesUnordered<_> = peers
         .iter()
         .map(|peer| async move {
@@ -250,11 +258,11 @@ async fn compatible(peers: &[Member], dialer: &Dialer, patience: Duration) -> bo
     while let Some((id, version)) = answers.next().await {
         match version {
             None => warn!("remote-member-id" = format!("{id:x}"), "failed to get version"),
-            Some(version) if VERSIONS.contains(&version) => found = true,
-            Some((major, minor)) => {
+            Some(version) if spoken.contains(&version) => found = true,
+            Some(version) => {
                 warn!(
                     "remote-member-id" = format!("{id:x}"),
-                    "remote-member-cluster-version" = format!("{major}.{minor}.0"),
+                    "remote-member-cluster-version" = %version,
                     "cluster version of remote member is not compatible"
                 );
                 return false;
@@ -264,13 +272,24 @@ async fn compatible(peers: &[Member], dialer: &Dialer, patience: Duration) -> bo
     found
 }
 
-async fn cluster_version(peer: &Member, dialer: &Dialer) -> Option<(u64, u64)> {
+/// Whether the cluster prepares to go down one minor version, as the first member says that can say it.
+async fn downgrade_enabled(peers: &[Member], dialer: &Dialer, patience: Duration) -> bool {
+    for url in peers.iter().flat_map(|peer| &peer.peer_urls) {
+        match timeout(patience, dialer.get(url, DOWNGRADE)).await {
+            Ok(Ok(got)) if got.status.is_success() && got.body == "true" => return true,
+            Ok(Ok(got)) if got.status.is_success() && got.body == "false" => return false,
+            _ => warn!(address = %format!("{url}{DOWNGRADE}"), "failed to get downgrade enabled status"),
+        }
+    }
+    false
+}
+
+async fn cluster_version(peer: &Member, dialer: &Dialer) -> Option<Version> {
     for url in &peer.peer_urls {
         match dialer.get(url, "/version").await {
             Ok(got) => {
                 let versions: Versions = serde_json::from_slice(&got.body).ok()?;
-                let mut numbers = versions.etcdcluster.split('.').map(str::parse);
-                return Some((numbers.next()?.ok()?, numbers.next()?.ok()?));
+                return Version::read(&versions.etcdcluster);
             }
             Err(error) => {
                 warn!(address = %format!("{url}/version"), error = %format!("{error:#}"), "failed to reach the peer URL");
@@ -338,6 +357,7 @@ fn same(a: &Url, b: &Url) -> bool {
 mod tests {
     use std::collections::BTreeMap;
     use std::net::TcpListener;
+    use std::pin::Pin;
 
     use proto::etcdserverpb as pb;
 
@@ -416,17 +436,26 @@ mod tests {
     }
 
     /// A cluster of which one member answers.
-    struct Running(Vec<pb::Member>);
+    struct Running {
+        members: Vec<pb::Member>,
+        goes_down: bool,
+    }
 
     impl Cluster for Running {
         fn id(&self) -> u64 {
             0xc1
         }
         fn members(&self) -> Vec<pb::Member> {
-            self.0.clone()
+            self.members.clone()
         }
         fn version(&self) -> Option<String> {
             Some("3.7.0".to_owned())
+        }
+        fn storage_version(&self) -> Option<String> {
+            self.version()
+        }
+        fn downgrade_enabled(&self) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + '_>> {
+            Box::pin(async { Ok(self.goes_down) })
         }
     }
 
@@ -442,11 +471,18 @@ mod tests {
 
     /// A member that answers at the URL it gives back, for as long as the sender lives.
     fn running(members: impl FnOnce(&str) -> Vec<pb::Member>) -> (String, tokio::sync::watch::Sender<bool>) {
+        running_as(false, members)
+    }
+
+    fn running_as(
+        goes_down: bool,
+        members: impl FnOnce(&str) -> Vec<pb::Member>,
+    ) -> (String, tokio::sync::watch::Sender<bool>) {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
         let http = PeerHttp::default();
-        http.is(Running(members(&url)));
+        http.is(Running { members: members(&url), goes_down });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let sockets = vec![(Listener::Tcp(socket), Url::parse(&url).unwrap())];
         serve(sockets, None, Late::default(), http, &Home::default(), Limits::new(&config("")), stopping)
@@ -466,6 +502,16 @@ mod tests {
         assert_eq!(founding.identity, Identity { cluster_id: 0xc1, member_id: 8 });
         assert_eq!(founding.founders, []);
         assert_eq!(founding.peers, [Member::from(member(7, &url, true))]);
+    }
+
+    /// The members that may join a cluster that goes down are those of the version it goes down to.
+    #[tokio::test]
+    async fn a_cluster_that_goes_down_is_not_joined() {
+        let (url, _stop) = running_as(true, |url| vec![member(7, url, true), member(8, OWN, false)]);
+        let line = format!(
+            "--name=new --initial-cluster-state=existing --initial-advertise-peer-urls={OWN} --initial-cluster=old={url},new={OWN}"
+        );
+        assert_eq!(start(&line).await.unwrap_err(), "incompatible with current running cluster");
     }
 
     #[tokio::test]

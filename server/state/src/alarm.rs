@@ -82,7 +82,11 @@ impl Table {
             | Op::Compaction(_)
             | Op::LeaseGrant(_)
             | Op::LeaseRevoke(_) => true,
-            Op::LeaseCheckpoint(_) | Op::Alarm(_) | Op::MemberAttributes(_) | Op::ClusterVersion(_) => false,
+            Op::LeaseCheckpoint(_)
+            | Op::Alarm(_)
+            | Op::MemberAttributes(_)
+            | Op::ClusterVersion(_)
+            | Op::Downgrade(_) => false,
         };
         if writes && self.is_active(AlarmType::Corrupt) {
             return Err(Refusal::Corrupt);

@@ -102,6 +102,17 @@ impl Reader {
         self.source.load().cluster.load().version.clone()
     }
 
+    /// The version of etcd that could read a snapshot of this state: the cluster's, once that is agreed on; none
+    /// in a state that is new.
+    pub fn storage_version(&self) -> Option<String> {
+        self.source.load().cluster.load().storage_version.clone()
+    }
+
+    /// Whether the cluster is to be able to go down to an older version, and to which.
+    pub fn downgrade(&self) -> pb::DowngradeInfo {
+        self.source.load().cluster.load().downgrade.clone().unwrap_or_default()
+    }
+
     /// How much room the state takes.
     ///
     /// # Errors

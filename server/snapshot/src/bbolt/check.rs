@@ -1,6 +1,6 @@
 //! The consistency check.
 
-use super::format::{FREELIST, HEADER_LEN, Header, NO_FREELIST, u64_at};
+use super::format::{FREELIST, HEADER_LEN, Header, META, NO_FREELIST, u64_at};
 use super::reader::Bucket;
 use super::walk::{PageSet, Walk};
 use super::{Damage, Database, Error, Problem};
@@ -51,8 +51,11 @@ impl<'a> Check<'a> {
         let database = self.database;
         let len = database.image_len();
         let mut used = PageSet::of(database);
-        used.insert(0);
-        used.insert(1);
+        for page in 0..2 {
+            let header = self.header(page, META).map(drop);
+            self.note(header)?;
+            used.insert(page);
+        }
         let freelist = database.meta().freelist;
         let mut free = None;
         if freelist != NO_FREELIST {
@@ -96,19 +99,26 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    /// The header of a page that must be of this kind.
+    fn header(&self, page: u64, kind: u16) -> Result<Header, Error> {
+        let database = self.database;
+        let base = page * database.page_size();
+        let bytes = database.read(base, HEADER_LEN as u64)?;
+        let header = Header::parse(bytes.first_chunk().expect("so many were read"));
+        if header.id != page {
+            return Err(database.damaged(page, base, Damage::PageId { found: header.id }));
+        }
+        if header.kind != kind {
+            return Err(database.damaged(page, base, Damage::PageKind { found: header.kind }));
+        }
+        Ok(header)
+    }
+
     /// Reads the stored freelist, and notes its own pages as used.
     fn freelist(&mut self, page: u64, used: &mut PageSet) -> Result<PageSet, Error> {
-        let database = self.database;
+        let (database, header) = (self.database, self.header(page, FREELIST)?);
         let (base, pages) = (page * database.page_size(), database.pages());
         let damaged = |damage| Err(database.damaged(page, base, damage));
-        let head = database.read(base, database.page_size())?;
-        let header = Header::parse(head.first_chunk().expect("a page is longer than its header"));
-        if header.id != page {
-            return damaged(Damage::PageId { found: header.id });
-        }
-        if header.kind != FREELIST {
-            return damaged(Damage::PageKind { found: header.kind });
-        }
         if u64::from(header.overflow) >= pages - page {
             return damaged(Damage::Overflow { overflow: header.overflow, pages });
         }
@@ -118,7 +128,10 @@ impl<'a> Check<'a> {
         let len = (1 + u64::from(header.overflow)) * database.page_size();
         // A count of 2^16 - 1 says that the true one stands before the ids.
         let (count, mut at) = match header.count {
-            u16::MAX => (u64_at(&head, HEADER_LEN), HEADER_LEN as u64 + 8),
+            u16::MAX => {
+                let count = database.read(base + HEADER_LEN as u64, 8)?;
+                (u64_at(&count, 0), HEADER_LEN as u64 + 8)
+            }
             count => (count.into(), HEADER_LEN as u64),
         };
         if count > (len - at) / 8 {

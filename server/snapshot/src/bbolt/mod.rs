@@ -24,3 +24,4 @@ pub use error::{Damage, Error, Problem};
 pub use format::{KEY_LEN_MAX, PAGE_SIZE, VALUE_LEN_MAX};
 pub use plan::{Plan, Source, Unwritable, Visitor};
 pub use reader::{BUCKETS_MAX, Bucket, Database, Rows};
+pub use tree::Out;

@@ -116,11 +116,7 @@ impl Plan {
     /// # Errors
     /// The source's and `out`'s own; [`Unwritable::Changed`] when the rows are not those of the first pass. After
     /// an error what `out` got is no image.
-    pub fn write<S: Source>(
-        &self,
-        source: &S,
-        out: &mut dyn FnMut(&[u8]) -> Result<(), S::Error>,
-    ) -> Result<(), S::Error> {
+    pub fn write<S: Source>(&self, source: &S, out: Out<'_, S::Error>) -> Result<(), S::Error> {
         for id in 0..2 {
             let meta = Meta {
                 page_size: PAGE_SIZE as u32,

@@ -25,6 +25,9 @@ pub struct Database {
     file: File,
     path: PathBuf,
     meta: Meta,
+    /// Bytes read from pages, for tests that bound it.
+    #[cfg(test)]
+    pub(crate) bytes_read: std::sync::atomic::AtomicU64,
 }
 
 impl Database {
@@ -87,7 +90,13 @@ impl Database {
                 return damaged(Damage::PageOutOfRange { page: named, pages });
             }
         }
-        Ok(Self { file, path: path.into(), meta })
+        Ok(Self {
+            file,
+            path: path.into(),
+            meta,
+            #[cfg(test)]
+            bytes_read: 0.into(),
+        })
     }
 
     /// The file.
@@ -146,6 +155,8 @@ impl Database {
 
     /// Reads bytes that the caller knows to be in the image.
     pub(super) fn read(&self, offset: u64, len: u64) -> Result<Bytes, Error> {
+        #[cfg(test)]
+        self.bytes_read.fetch_add(len, std::sync::atomic::Ordering::Relaxed);
         let mut bytes = vec![0; len as usize];
         self.file.read_exact_at(&mut bytes, offset).map_err(|e| Error::io(&self.path, e))?;
         Ok(bytes.into())

@@ -1,66 +1,16 @@
 //! What is written is read back; and what is damaged is named.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::format::{HEADER_LEN, META_LEN, Meta};
+use super::format::{FREELIST, HEADER_LEN, Header, META_LEN, Meta};
 use super::walk::{PageSet, Walk};
 use super::*;
-
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// Buckets in memory.
-#[derive(Debug, Clone, Default)]
-struct Memory(BTreeMap<Vec<u8>, Rows>);
-
-impl Source for Memory {
-    type Error = Unwritable;
-
-    fn visit(&self, visitor: &mut dyn Visitor<Unwritable>) -> Result<(), Unwritable> {
-        for (name, rows) in &self.0 {
-            visitor.bucket(name)?;
-            for (key, value) in rows {
-                visitor.row(key, value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Memory {
-    fn one(name: &str, rows: Rows) -> Self {
-        Self([(name.into(), rows)].into())
-    }
-
-    fn image(&self) -> Vec<u8> {
-        let plan = Plan::of(self).expect("rows that can be written");
-        let mut image = Vec::new();
-        plan.write(self, &mut |piece| {
-            image.extend_from_slice(piece);
-            Ok(())
-        })
-        .expect("the rows are the same");
-        assert_eq!(image.len() as u64, plan.len());
-        image
-    }
-}
-
-struct OnDisk {
-    path: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-fn on_disk(image: &[u8]) -> OnDisk {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("image");
-    std::fs::write(&path, image).expect("space");
-    OnDisk { path, _dir: dir }
-}
+use crate::sample::{Memory, OnDisk, Rows};
 
 fn read(path: &Path) -> Result<Memory, Error> {
     let database = Database::open(path)?;
@@ -76,7 +26,7 @@ fn read(path: &Path) -> Result<Memory, Error> {
 
 fn survives(memory: &Memory) -> usize {
     let image = memory.image();
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let again = read(&file.path).expect("a sound image");
     assert!(again.0 == memory.0, "rows changed");
     let database = Database::open(&file.path).expect("a sound image");
@@ -247,7 +197,7 @@ fn the_valid_meta_with_the_larger_txid_counts() {
     let memory = Memory::one("b", rows(300, |_| 50));
     let mut image = memory.image();
     image.extend_from_slice(&[9; 32]);
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     assert_eq!(Database::open(&file.path).expect("opens").image_len(), image.len() as u64 - 32);
     assert!(read(&file.path).expect("reads").0 == memory.0);
 
@@ -282,7 +232,7 @@ fn problem(error: Error) -> Problem {
 fn a_shorter_file_is_truncated() {
     let image = Memory::one("b", rows(300, |_| 50)).image();
     for len in [0, 1, 79, 80, 4095, 4096, 8192, image.len() - 1] {
-        let file = on_disk(&image[..len]);
+        let file = OnDisk::new(&image[..len]);
         let problem = problem(Database::open(&file.path).expect_err("too short"));
         assert!(
             matches!(problem.damage, Damage::Truncated { len: found, .. } if found == len as u64),
@@ -296,7 +246,7 @@ fn with(at: usize, bytes: &[u8]) -> (Result<Memory, Problem>, Vec<Problem>) {
     let mut image = Memory::one("b", rows(9, |_| 1300)).image();
     assert_eq!(image.len(), 7 * PAGE_SIZE, "metas, three leaves, a branch, the root");
     image[at..at + bytes.len()].copy_from_slice(bytes);
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let database = Database::open(&file.path).expect("opens");
     let problems = database.check(&mut |_, _| {}).expect("readable");
     let read = read(&file.path).map_err(problem);
@@ -368,17 +318,55 @@ fn a_check_goes_on_after_a_problem() {
     let mut image = Memory::one("b", rows(9, |_| 1300)).image();
     image[2 * PAGE_SIZE] = 9;
     image[4 * PAGE_SIZE + HEADER_LEN] = 4;
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let problems = Database::open(&file.path).expect("opens").check(&mut |_, _| {}).expect("readable");
     let pages: Vec<_> = problems.iter().map(|problem| problem.page).collect();
     assert_eq!(pages, [2, 4], "{problems:?}");
+}
+
+/// A stored freelist, which etcd does without: every page is used or free, and bbolt says the same.
+#[test]
+fn a_stored_freelist_accounts_for_every_page() {
+    let tools = crate::etcd::Tools::find("freelists as etcdutl judges them");
+    let sound = crate::sample::Store::random(4, crate::sample::Compaction::Never).memory().image();
+    let pages = (sound.len() / PAGE_SIZE) as u64;
+    // Behind the image: the list, and two pages that nobody uses.
+    let (list, first, second) = (pages, pages + 1, pages + 2);
+    let problems = |ids: &[u64]| {
+        let mut image = sound.clone();
+        image.resize(sound.len() + 3 * PAGE_SIZE, 0);
+        let at = list as usize * PAGE_SIZE;
+        let header = Header { id: list, kind: FREELIST, count: ids.len() as u16, overflow: 0 };
+        image[at..at + HEADER_LEN].copy_from_slice(&header.to_bytes());
+        for (index, id) in ids.iter().enumerate() {
+            let at = at + HEADER_LEN + index * 8;
+            image[at..at + 8].copy_from_slice(&id.to_le_bytes());
+        }
+        for page in 0..2 {
+            let meta = &mut image[page * PAGE_SIZE + HEADER_LEN..][..META_LEN];
+            let old = Meta::parse((&*meta).try_into().expect("its length")).expect("valid");
+            let new = Meta { freelist: list, high_water: pages + 3, ..old };
+            meta.copy_from_slice(&new.to_bytes());
+        }
+        let file = OnDisk::new(&image);
+        let problems = Database::open(&file.path).expect("opens").check(&mut |_, _| {}).expect("readable");
+        if let Some(tools) = &tools {
+            assert_eq!(tools.status(&file.path).is_ok(), problems.is_empty(), "{problems:?}");
+        }
+        problems.into_iter().map(|problem| (problem.page, problem.damage)).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&[first, second]), []);
+    assert_eq!(problems(&[first]), [(second, Damage::Leaked)]);
+    let root = pages - 1;
+    assert_eq!(problems(&[root, first, second]), [(root, Damage::FreeInUse)]);
+    assert_eq!(problems(&[first, first, second]), [(list, Damage::FreeTwice { page: first })]);
 }
 
 #[test]
 fn rows_end_after_an_error() {
     let mut image = Memory::one("b", rows(9, |_| 1300)).image();
     image[3 * PAGE_SIZE] = 9;
-    let file = on_disk(&image);
+    let file = OnDisk::new(&image);
     let database = Database::open(&file.path).expect("opens");
     let rows: Vec<_> = database.bucket(b"b").expect("sound").expect("there").rows().collect();
     assert_eq!(rows.len(), 4);
@@ -389,7 +377,7 @@ fn rows_end_after_an_error() {
 /// A leaf up to 64 KiB is read at once: its rows share a buffer.
 #[test]
 fn values_are_slices_of_their_page() {
-    let file = on_disk(&Memory::one("b", rows(40, |_| 60)).image());
+    let file = OnDisk::new(&Memory::one("b", rows(40, |_| 60)).image());
     let database = Database::open(&file.path).expect("opens");
     let rows: Vec<(Bytes, Bytes)> =
         database.buckets().expect("sound")[0].rows().collect::<Result<_, _>>().expect("sound");

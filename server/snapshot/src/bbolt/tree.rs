@@ -11,7 +11,8 @@ use super::{PAGE_SIZE, Unwritable};
 
 pub(super) static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
-pub(super) type Out<'a, E> = &'a mut (dyn FnMut(&[u8]) -> Result<(), E> + 'a);
+/// Takes an image, piece by piece.
+pub type Out<'a, E> = &'a mut (dyn FnMut(&[u8]) -> Result<(), E> + 'a);
 
 /// The pages written so far.
 pub(super) struct Pages<'a, E> {

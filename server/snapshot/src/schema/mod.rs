@@ -10,6 +10,8 @@ mod complete;
 mod json;
 mod key;
 mod meta;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

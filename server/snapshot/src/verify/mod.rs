@@ -2,6 +2,8 @@
 
 mod history;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -73,7 +75,7 @@ impl Report {
 /// Rows must decode; what they say must hold together: revisions without gaps above the last compaction, the
 /// versions and creations of each key, the leases that live keys name, users and roles, members and voters.
 ///
-/// `progress` hears how many bytes of how many are done, the passes over the file added up. Memory: at most 130
+/// `progress` hears how many bytes of how many are done, the passes over the file added up. Memory: at most 170
 /// bytes for each live key, however long, and what [`Database::check`] needs.
 ///
 /// # Errors
@@ -160,7 +162,10 @@ impl Report {
     /// Takes damage for a finding, and gives back what is none.
     fn damage(&mut self, error: bbolt::Error) -> Result<(), Error> {
         match error {
-            bbolt::Error::Damaged { problem, .. } => Ok(self.problem(problem)),
+            bbolt::Error::Damaged { problem, .. } => {
+                self.problem(problem);
+                Ok(())
+            }
             error => Err(error.into()),
         }
     }

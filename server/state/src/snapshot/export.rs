@@ -2,7 +2,7 @@
 
 use proto::etcdserverpb as pb;
 use snapshot::bbolt::{Source, Visitor};
-use snapshot::schema::{Bucket, ConfState, MEMBER_REMOVED, Member, Meta, member_key};
+use snapshot::schema::{Bucket, ConfState, Downgrade, MEMBER_REMOVED, Member, Meta, member_key};
 
 use super::ExportError;
 use crate::members::Cluster;
@@ -45,9 +45,9 @@ impl<'a> Image<'a> {
         self.standing.applied
     }
 
-    /// The version of etcd's storage that it is an image of.
+    /// The version of etcd that could read it; empty before the cluster has agreed on one, as etcd tells it.
     pub fn storage_version(&self) -> &str {
-        super::STORAGE_VERSION
+        self.cluster.storage_version.as_deref().unwrap_or_default()
     }
 
     fn rows(&self, bucket: Bucket, tell: Tell<'_>) -> Result<(), ExportError> {
@@ -67,6 +67,10 @@ impl<'a> Image<'a> {
             Bucket::Cluster => {
                 if let Some(version) = &self.cluster.version {
                     tell(snapshot::schema::CLUSTER_VERSION.as_bytes(), version.as_bytes())?;
+                }
+                if let Some(pb::DowngradeInfo { enabled, target_version }) = self.cluster.downgrade.clone() {
+                    let downgrade = Downgrade { target_version, enabled };
+                    tell(snapshot::schema::DOWNGRADE.as_bytes(), downgrade.to_json().as_bytes())?;
                 }
             }
             Bucket::Key => self.records(tell)?,
@@ -129,7 +133,8 @@ impl<'a> Image<'a> {
             // etcd goes on with a compaction that was asked for and has not ended.
             finished_compact_rev: Some(finished).filter(|revision| *revision >= 0),
             scheduled_compact_rev: Some(compacted).filter(|revision| *revision >= 0),
-            storage_version: Some(super::version(super::STORAGE_VERSION)),
+            // Text that is no version, etcd takes for none.
+            storage_version: self.cluster.storage_version.as_deref().and_then(|text| text.parse().ok()),
             term: Some(applied.term),
         }
     }

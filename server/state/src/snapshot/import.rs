@@ -84,7 +84,7 @@ pub fn restore(
     let (mvcc, _views) = Mvcc::open(&storage, home.options())?;
     let mut import = Import { image, storage: &storage, mvcc, crc: 0 };
     let meta = import.meta()?;
-    import.cluster()?;
+    import.cluster(meta.storage_version.as_ref())?;
     import.alarms()?;
     for (bucket, table) in [
         (Bucket::Auth, auth::Table::Store),
@@ -179,16 +179,25 @@ impl Import<'_> {
         Ok(meta)
     }
 
-    fn cluster(&mut self) -> Result<(), ImportError> {
+    /// Takes over the versions of cluster and storage, and what the cluster is to go down to.
+    fn cluster(&mut self, storage: Option<&schema::Version>) -> Result<(), ImportError> {
         let mut table = members::Table::load(self.storage)?;
         self.each(Bucket::Cluster, |import, name, value| {
             if name == schema::CLUSTER_VERSION.as_bytes() {
                 let version = schema::Version::from_bytes(&value)?;
                 not_newer(&version)?;
                 table.set_version(import.mvcc.batch(), version.to_string());
+            } else if name == schema::DOWNGRADE.as_bytes() {
+                let schema::Downgrade { target_version, enabled } = schema::Downgrade::from_json(&value)?;
+                let target = if enabled { target_version } else { String::new() };
+                table.set_downgrade(import.mvcc.batch(), target);
             }
             Ok(())
-        })
+        })?;
+        if let Some(version) = storage {
+            table.set_storage_version(self.mvcc.batch(), version.to_string());
+        }
+        Ok(())
     }
 
     fn alarms(&mut self) -> Result<(), ImportError> {

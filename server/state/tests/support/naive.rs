@@ -49,6 +49,8 @@ pub struct Naive {
     pub removed: BTreeSet<u64>,
     pub membership: Option<(LogId, Bytes)>,
     pub version: Option<String>,
+    pub storage_version: Option<String>,
+    pub downgrade: pb::DowngradeInfo,
     live: Keys,
     events: Vec<Event>,
     changes: Vec<LeaseChange>,
@@ -66,6 +68,8 @@ impl Default for Naive {
             removed: BTreeSet::new(),
             membership: None,
             version: None,
+            storage_version: None,
+            downgrade: pb::DowngradeInfo::default(),
             live: Keys::new(),
             events: vec![],
             changes: vec![],
@@ -164,7 +168,17 @@ impl Naive {
                 Response::Done
             }
             Op::ClusterVersion(version) => {
+                if version.version != "3.0.0" {
+                    self.storage_version = Some(version.version.clone());
+                }
                 self.version = Some(version.version);
+                Response::Done
+            }
+            Op::Downgrade(downgrade) => {
+                self.downgrade = pb::DowngradeInfo {
+                    enabled: !downgrade.target_version.is_empty(),
+                    target_version: downgrade.target_version,
+                };
                 Response::Done
             }
         })

@@ -243,6 +243,8 @@ impl World {
         assert_eq!(alarms.collect::<Vec<_>>(), model.alarms.iter().copied().collect::<Vec<_>>());
         assert_eq!(self.reader().members(), model.members.values().cloned().collect::<Vec<_>>());
         assert_eq!(self.reader().cluster_version(), model.version);
+        assert_eq!(self.reader().storage_version(), model.storage_version);
+        assert_eq!(self.reader().downgrade(), model.downgrade);
         for id in MEMBERS {
             assert_eq!(self.reader().removed(id), model.removed.contains(&id));
         }
