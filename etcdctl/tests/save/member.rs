@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use snapshot::file::Hasher;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
@@ -43,8 +44,16 @@ impl Member {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let service = MaintenanceServer::new(Service { image: image(bytes), end });
-        let server = tonic::transport::Server::builder().add_service(service);
-        runtime.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await });
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = TowerToHyperService::new(service.clone());
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http2_only();
+                // A client that has gone is no news to a member.
+                tokio::spawn(
+                    async move { server.serve_connection(TokioIo::new(stream), service).await.ok() },
+                );
+            }
+        });
         Self { runtime: Some(runtime), address }
     }
 
