@@ -10,6 +10,7 @@ mod disk_full;
 mod flags;
 mod http;
 mod lease;
+mod square;
 mod tls;
 mod watch;
 
