@@ -40,6 +40,8 @@ pub trait Health: Send + Sync + 'static {
     fn is_learner(&self) -> bool;
     /// The version the cluster agreed on, once it has.
     fn cluster_version(&self) -> Option<String>;
+    /// The version of etcd that could read a snapshot of the state, once there is one.
+    fn storage_version(&self) -> Option<String>;
     /// Brings gauges up to date that are read rather than counted.
     fn before_scrape(&self) {}
 }
@@ -176,15 +178,16 @@ async fn get<B>(
 }
 
 fn version(health: &dyn Health) -> Response<Full<Bytes>> {
-    respond(StatusCode::OK, "application/json", version_body(health.cluster_version().as_deref()))
+    let (cluster, storage) = (health.cluster_version(), health.storage_version());
+    respond(StatusCode::OK, "application/json", version_body(cluster.as_deref(), storage.as_deref()))
 }
 
-/// The body of `/version`, given the version that the cluster agreed on.
-pub(crate) fn version_body(cluster: Option<&str>) -> String {
+/// The body of `/version`, given the version that the cluster agreed on and that of the storage.
+pub(crate) fn version_body(cluster: Option<&str>, storage: Option<&str>) -> String {
     format!(
         "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{}\",\"storage\":\"{}\"}}",
         cluster.unwrap_or("not_decided"),
-        cluster.unwrap_or("unknown"),
+        storage.unwrap_or("unknown"),
     )
 }
 

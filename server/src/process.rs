@@ -9,13 +9,15 @@
 //! written. Peers are answered from then on, clients when the member can: once
 //! what it publishes is in the log, for which most of the cluster must be there.
 
-mod bootstrap;
+pub mod bootstrap;
 mod discovery;
 mod ending;
 mod health;
 mod publish;
 mod version;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -268,6 +270,18 @@ impl Cluster for PeerView {
     fn version(&self) -> Option<String> {
         self.node.reader().cluster_version()
     }
+
+    fn storage_version(&self) -> Option<String> {
+        self.node.storage_version()
+    }
+
+    fn downgrade_enabled(&self) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + '_>> {
+        Box::pin(async {
+            let read = self.node.linearizable_view().await;
+            read.map_err(|failure| tonic::Status::from(failure).message().to_owned())?;
+            Ok(self.node.reader().downgrade().enabled)
+        })
+    }
 }
 
 struct Member;
@@ -311,7 +325,8 @@ impl Member {
         let first = if founding.founders.is_empty() { founding.peers } else { founding.founders };
         peers.grpc.is(PeerService::new(node.clone()));
         peers.home.is(node.raft().runtime());
-        peers.http.is(PeerView { node: node.clone(), first });
+        peers.http.is(PeerView { node: node.for_thread(), first });
+        let every = |time: GoDuration| Some(time.get()).filter(|time| !time.is_zero());
         let (stop, stopping) = tokio::sync::watch::channel(false);
         node.start_background(&stopping);
         if let Some(kept) = config.auto_compaction {
@@ -322,7 +337,8 @@ impl Member {
             tokio::spawn(compactor::run(node.clone(), retention, stopping.clone()));
         }
         tokio::spawn(health::follow(node.clone(), stopping.clone()));
-        tokio::spawn(version::run(node.clone(), dialer, stopping.clone()));
+        let downgrade_looks = every(config.flags.downgrade_check_time);
+        tokio::spawn(version::run(node.clone(), dialer, downgrade_looks, stopping.clone()));
 
         if initialized && config.feature(Gate::InitialCorruptCheck) {
             tokio::select! {
@@ -333,7 +349,6 @@ impl Member {
                 }
             }
         }
-        let every = |time: GoDuration| Some(time.get()).filter(|time| !time.is_zero());
         let checks = Checks {
             data: every(config.flags.corrupt_check_time),
             compacted: config
@@ -431,8 +446,14 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
     options.compaction_sleep = config.compaction_pause;
     let (state, reader) =
         state::State::open(options).with_context(|| format!("state in {}", dir.state().display()))?;
+    ensure!(
+        !reader.auth_enabled().context("users and roles")?,
+        "{} holds the state of a cluster with authentication, which this release does not enforce: turn it off there before the snapshot is taken, with `etcdctl auth disable`",
+        dir.state().display()
+    );
     let revision = reader.view().revision();
     info!(revision, took_ms = started.elapsed().as_millis() as u64, "opened the state");
+    version::check(&reader)?;
 
     let lessor = Lessor::new(reader.leases());
     let watches = watch::Options { progress_interval: config.watch_progress_interval, ..Default::default() };

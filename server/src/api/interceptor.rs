@@ -4,7 +4,7 @@
 //! them all), learner, the client's version, the leader.
 
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use prometheus::IntCounter;
 use prost::Message;
 use state::Refusal;
+use tokio::time::timeout;
 use tonic::Code;
 use tracing::warn;
 
@@ -25,6 +26,9 @@ use crate::node::{Failure, Invalid, Node};
 
 /// Versions of clients that are counted apart; what clients may send has no end.
 const CLIENT_VERSIONS_MAX: usize = 32;
+
+/// Digits of the longest `grpc-timeout`.
+const TIMEOUT_DIGITS_MAX: usize = 8;
 
 /// One call, as far as all calls are alike.
 pub struct Call<'a> {
@@ -69,7 +73,19 @@ impl<'a> Call<'a> {
     /// # Errors
     /// Why it is not served.
     pub fn admit_stream(&self) -> Result<Monitor, Failure> {
-        let wants_leader = self.check(false, &STREAM)?;
+        self.stream(false)
+    }
+
+    /// Lets a stream in that a learner serves as well.
+    ///
+    /// # Errors
+    /// Why it is not served.
+    pub fn admit_stream_of_learner(&self) -> Result<Monitor, Failure> {
+        self.stream(true)
+    }
+
+    fn stream(&self, of_learner: bool) -> Result<Monitor, Failure> {
+        let wants_leader = self.check(of_learner, &STREAM)?;
         Ok(Monitor { node: self.node.clone(), method: self.method, wants_leader })
     }
 
@@ -119,6 +135,43 @@ impl<'a> Call<'a> {
         let request = decode(message)?;
         self.admit(true)?;
         Ok(reply(framed(&handle(self.node.clone(), request).await?)))
+    }
+
+    /// The same for what may take as long as its client has time, and which in etcd a member does through a client of
+    /// its own: what fails on the way comes without a code.
+    ///
+    /// # Errors
+    /// As [`Self::unary`], and when the time is up.
+    pub async fn inner<Q, A, F>(&self, message: Bytes, handle: impl FnOnce(Node, Q) -> F) -> Answer
+    where
+        Q: Message + Default,
+        A: Message,
+        F: Future<Output = Result<A, Failure>>,
+    {
+        let request = decode(message)?;
+        self.admit(false)?;
+        let handled = handle(self.node.clone(), request);
+        let handled = match self.patience() {
+            None => handled.await,
+            Some(patience) => timeout(patience, handled).await.unwrap_or(Err(Failure::DeadlineExceeded)),
+        };
+        Ok(reply(framed(&handled.map_err(Failure::without_code)?)))
+    }
+
+    /// How long the client waits for the call, if not for ever.
+    pub fn patience(&self) -> Option<Duration> {
+        let text = self.headers.get("grpc-timeout")?.to_str().ok()?;
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let number: u64 = digits.parse().ok().filter(|_| digits.len() <= TIMEOUT_DIGITS_MAX)?;
+        match unit {
+            "H" => Some(Duration::from_secs(60 * 60 * number)),
+            "M" => Some(Duration::from_secs(60 * number)),
+            "S" => Some(Duration::from_secs(number)),
+            "m" => Some(Duration::from_millis(number)),
+            "u" => Some(Duration::from_micros(number)),
+            "n" => Some(Duration::from_nanos(number)),
+            _ => None,
+        }
     }
 
     /// Refuses a call of what this version does not have.
@@ -180,9 +233,6 @@ impl<'a> Ending<'a> {
     /// The call has its answer, or its stream has begun: streams are counted when they end.
     pub fn answered(mut self) {
         if !self.method.is_stream() {
-            if let Some(series) = self.series {
-                series.sent.inc();
-            }
             self.end(Code::Ok);
         }
         self.ended = true;
@@ -197,6 +247,10 @@ impl<'a> Ending<'a> {
         self.ended = true;
         let took = self.started.elapsed();
         if let Some(series) = self.series {
+            // An error counts as a message too.
+            if !self.method.is_stream() {
+                series.sent.inc();
+            }
             series.handled(code);
             series.took(took.as_secs_f64());
         }

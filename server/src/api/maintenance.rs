@@ -7,9 +7,9 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::{range, timing};
-use crate::config::help::{CLUSTER_VERSION, ETCD_VERSION};
+use crate::config::help::ETCD_VERSION;
 use crate::error::Unavailable;
-use crate::node::{Encoded, Failure, Node, Reconfiguration, calls, stop_on};
+use crate::node::{Encoded, Failure, Node, Reconfiguration, calls, downgrade, stop_on};
 
 /// Lists, raises or lowers alarms; all of it through the log, so that all members say the same.
 pub async fn alarm(node: Node, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Failure> {
@@ -44,9 +44,9 @@ pub async fn status(node: Node, _request: pb::StatusRequest) -> Result<pb::Statu
         errors,
         db_size_in_use: sizes.in_use,
         is_learner: status.is_learner,
-        storage_version: CLUSTER_VERSION.to_owned(),
+        storage_version: node.storage_version().unwrap_or_default(),
         db_size_quota: node.quota().configured(),
-        downgrade_info: Some(pb::DowngradeInfo::default()),
+        downgrade_info: Some(node.reader().downgrade()),
     })
 }
 
@@ -115,6 +115,12 @@ pub async fn move_leader(
         info!("leadership transfer finished");
     }
     Ok(pb::MoveLeaderResponse { header: None })
+}
+
+/// Prepares the cluster to go down one minor version, or ends that; or says whether it could.
+pub async fn downgrade(node: Node, request: pb::DowngradeRequest) -> Result<pb::DowngradeResponse, Failure> {
+    let version = downgrade::downgrade(&node, request.action, &request.version).await?;
+    Ok(pb::DowngradeResponse { header: Some(node.header_now()), version: version.short() })
 }
 
 #[cfg(test)]

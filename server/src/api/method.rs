@@ -78,7 +78,7 @@ methods! {
     Resign "v3electionpb.Election" "Resign";
 }
 
-/// The series of each method, in the order of the variants; the services of locks and elections have none.
+/// The series of each method, in the order of the variants.
 static SERIES: LazyLock<Vec<Option<&'static Series>>> =
     LazyLock::new(|| PATHS.iter().map(|(path, _)| METRICS.grpc.method(path)).collect());
 

@@ -6,17 +6,21 @@
 mod auth;
 pub mod body;
 mod cluster;
+mod election;
 mod health;
 mod interceptor;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
 mod message;
 mod method;
 mod range;
 mod range_stream;
+mod snapshot;
 pub mod status;
 mod timing;
+mod turn;
 pub mod watch;
 
 use std::time::Duration;
@@ -129,9 +133,9 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::Defragment => call.unary(message, maintenance::defragment).await,
         Method::Hash => call.unary(message, maintenance::hash).await,
         Method::HashKv => call.unary(message, maintenance::hash_kv).await,
-        Method::Snapshot => call.not_implemented("the snapshot stream"),
+        Method::Snapshot => snapshot::answer(&call, message).await,
         Method::MoveLeader => call.unary(message, maintenance::move_leader).await,
-        Method::Downgrade => call.not_implemented("downgrading the cluster"),
+        Method::Downgrade => call.unary(message, maintenance::downgrade).await,
 
         Method::AuthStatus => call.unary(message, auth::status).await,
         Method::Authenticate => call.unary(message, auth::authenticate).await,
@@ -155,10 +159,14 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::HealthList => call.unary(message, health::list).await,
         Method::HealthWatch => health::watch(&call, message),
 
-        Method::Lock | Method::Unlock => call.not_implemented("the lock service"),
-        Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
-            call.not_implemented("the election service")
-        }
+        Method::Lock => call.inner(message, lock::lock).await,
+        Method::Unlock => call.inner(message, lock::unlock).await,
+        Method::Campaign => call.inner(message, election::campaign).await,
+        Method::Proclaim => call.inner(message, election::proclaim).await,
+        Method::Leader => call.inner(message, election::leader).await,
+        Method::Observe => election::observe(&call, message),
+        Method::Resign => call.inner(message, election::resign).await,
+
         Method::Put | Method::Range | Method::Txn | Method::LeaseKeepAlive | Method::Watch => {
             unreachable!("dispatched before")
         }

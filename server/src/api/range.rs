@@ -9,8 +9,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
 use mutants::Mutant;
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use proto::etcdserverpb as pb;
+use proto::mvccpb::KeyValue;
 use state::mvcc::{Query, Rows, View};
 use state::{Fault, Refusal};
 use tonic::Status;
@@ -57,6 +59,32 @@ pub async fn answer(node: &Node, mut request: pb::RangeRequest) -> Answer {
     let rows = rows.unwrap_or_else(|fault| stop_on(fault));
     let rows = reading.end(rows)?;
     respond(Frame::new(&header, rows.more, rows.count), rows, short).await
+}
+
+/// Reads a range that was found valid, and gives the first key of it.
+pub async fn first(
+    node: &Node,
+    request: pb::RangeRequest,
+) -> Result<(pb::ResponseHeader, Option<KeyValue>), Failure> {
+    let view = view_for(node, &request).await?;
+    let header = node.header(view.revision());
+    let query = query(&request);
+    let reading = READING.start();
+    let short = is_short(&view, &request, &query)?;
+    let read = move || first_of(&view, &query);
+    let kv = if short { read() } else { Box::pin(blocking(read)).await };
+    let kv = reading.end(kv.unwrap_or_else(|fault| stop_on(fault)))?;
+    Ok((header, kv))
+}
+
+fn first_of(view: &View, query: &Query) -> Result<Result<Option<KeyValue>, Refusal>, Fault> {
+    let mut rows = match view.range(query)? {
+        Ok(rows) => rows,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let row = rows.next_chunk(1)?.and_then(|rows| rows.into_iter().next());
+    let corrupt = |error: prost::DecodeError| Fault::Corrupt { what: "row", detail: error.to_string() };
+    Ok(Ok(row.map(KeyValue::decode).transpose().map_err(corrupt)?))
 }
 
 /// Makes the request one of the past where a mutant does; gives the revision to tell.
@@ -244,7 +272,6 @@ fn piece(rows: &mut Rows) -> Result<Option<Bytes>, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use proto::mvccpb;
 
     use super::*;

@@ -9,7 +9,7 @@ use state::validate::Invalid as Request;
 use tonic::{Code, Status};
 
 use crate::error::Unavailable;
-use crate::node::{Failure, Invalid, Reconfiguration};
+use crate::node::{Contest, Failure, Invalid, Reconfiguration, Stays};
 
 /// The largest message gRPC lets a Go server send, and so the largest its clients are prepared for.
 pub const ANSWER_BYTES_MAX: u64 = i32::MAX as u64;
@@ -39,6 +39,10 @@ pub fn code_and_text(failure: &Failure) -> (Code, Cow<'static, str>) {
         Failure::Invalid(Invalid::Request(request)) => (Code::InvalidArgument, of_request(request).into()),
         Failure::Invalid(invalid) => of_invalid(invalid),
         Failure::Reconfiguration(why) => plain(of_reconfiguration(*why)),
+        Failure::Stays(why) => plain(of_downgrade(*why)),
+        Failure::Contest(why) => (Code::Unknown, of_contest(*why).into()),
+        Failure::Inner(failure) => (Code::Unknown, code_and_text(failure).1),
+        Failure::DeadlineExceeded => (Code::DeadlineExceeded, "context deadline exceeded".into()),
         Failure::Relayed { code, text } => (*code, text.clone().into()),
         Failure::ConnectionLost => {
             (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost".into())
@@ -105,6 +109,29 @@ fn of_reconfiguration(why: Reconfiguration) -> (Code, &'static str) {
     }
 }
 
+fn of_downgrade(why: Stays) -> (Code, &'static str) {
+    match why {
+        Stays::BadFormat => (Code::InvalidArgument, "etcdserver: wrong downgrade target version format"),
+        Stays::BadTarget => (Code::InvalidArgument, "etcdserver: invalid downgrade target version"),
+        Stays::NoVersion => {
+            (Code::FailedPrecondition, "etcdserver: cluster version not found during downgrade")
+        }
+        Stays::UnderWay => (Code::FailedPrecondition, "etcdserver: cluster has a downgrade job in progress"),
+        Stays::NotUnderWay => (Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+        Stays::UnknownAction => (Code::Unknown, "etcdserver: unknown method"),
+    }
+}
+
+/// The texts of etcd's client library.
+fn of_contest(why: Contest) -> &'static str {
+    match why {
+        Contest::Expired => "mutex: session is expired",
+        Contest::NotLeader => "election: not leader",
+        Contest::NoLeader => "election: no leader",
+        Contest::NoLeaderKey => "\"leader\" field must be provided",
+    }
+}
+
 fn of_request(invalid: &Request) -> &'static str {
     match invalid {
         Request::KeyNotProvided => "etcdserver: key is not provided",
@@ -164,6 +191,7 @@ fn of_invalid(invalid: &Invalid) -> (Code, Cow<'static, str>) {
             Code::Unimplemented,
             format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}").into(),
         ),
+        Invalid::NoThread => (Code::ResourceExhausted, "etcdserver: no thread for this request".into()),
         Invalid::Truncated => (Code::Internal, "unexpected EOF".into()),
     }
 }
@@ -219,6 +247,12 @@ mod tests {
                 "grpc: received message larger than max (2097162 vs. 2097152)".to_owned()
             )
         );
+    }
+
+    #[test]
+    fn what_a_member_did_for_a_client_fails_without_a_code() {
+        let failure = Failure::Inner(Box::new(Refusal::LeaseNotFound.into()));
+        assert_eq!(shown(failure), (Code::Unknown, "etcdserver: requested lease not found".to_owned()));
     }
 
     #[test]

@@ -7,9 +7,6 @@ use super::flags::FLAGS;
 /// The version of etcd whose interface this is. kube-apiserver reads it from `Status`.
 pub const ETCD_VERSION: &str = "3.7.3";
 
-/// The minor version members agree on.
-pub const CLUSTER_VERSION: &str = "3.7.0";
-
 /// Our own version.
 pub const QUORATE_VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -139,6 +139,9 @@ mod tests {
         fn cluster_version(&self) -> Option<String> {
             None
         }
+        fn storage_version(&self) -> Option<String> {
+            None
+        }
     }
 
     #[test]

@@ -36,6 +36,9 @@ impl Health for Member {
     fn cluster_version(&self) -> Option<String> {
         (!self.leaderless).then(|| "3.7.0".to_owned())
     }
+    fn storage_version(&self) -> Option<String> {
+        (!self.leaderless).then(|| "3.6.0".to_owned())
+    }
 }
 
 fn context(port: Port, flags: &[&str], member: Member) -> HttpContext {
@@ -134,7 +137,7 @@ async fn version_and_cors_on_the_client_port() {
     assert_eq!(status, 200);
     assert_eq!(
         text,
-        format!("{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"3.7.0\",\"storage\":\"3.7.0\"}}")
+        format!("{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"3.7.0\",\"storage\":\"3.6.0\"}}")
     );
     assert_eq!(response.headers()["content-type"], "application/json");
     assert_eq!(response.headers()["access-control-allow-origin"], "*");

@@ -1,10 +1,12 @@
-//! One set of series per gRPC method, all there from the start.
+//! One set of series per gRPC method: all there from the start, but those of locks and elections, which are there
+//! once they were called, as in etcd.
 //!
 //! A request looks its [`Method`] up once by path and then only adds to atomics.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
+use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tonic::Code;
 
@@ -73,6 +75,12 @@ const SERVICES: &[(&str, &[&str])] = &[
     ("grpc.health.v1.Health", &["Check", "List", "Watch<"]),
 ];
 
+/// Those whose series are there once they count something.
+const ON_DEMAND: &[(&str, &[&str])] = &[
+    ("v3lockpb.Lock", &["Lock", "Unlock"]),
+    ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Observe<", "Resign"]),
+];
+
 /// The codes in the order of their numbers, as the label `grpc_code` spells them.
 const CODES: [&str; 17] = [
     "OK",
@@ -94,6 +102,9 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// One series, made when it is first used.
+type Series<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
 /// The series of one method.
 pub struct Method {
     service: &'static str,
@@ -101,13 +112,14 @@ pub struct Method {
     /// The shape of its calls.
     pub kind: Kind,
     /// Calls started.
-    pub started: IntCounter,
+    pub started: Series<IntCounter>,
     /// Messages received.
-    pub received: IntCounter,
+    pub received: Series<IntCounter>,
     /// Messages sent.
-    pub sent: IntCounter,
-    handled: [IntCounter; CODES.len()],
-    seconds: OnceLock<Histogram>,
+    pub sent: Series<IntCounter>,
+    handled: [Series<IntCounter>; CODES.len()],
+    from_the_start: bool,
+    seconds: OnceLock<Series<Histogram>>,
 }
 
 impl Method {
@@ -157,7 +169,10 @@ impl Grpc {
             &[labels[0], labels[1], labels[2], "grpc_code"],
         );
         let mut methods = HashMap::new();
-        for (service, names) in SERVICES {
+        let from_the_start = SERVICES.iter().map(|service| (service, true));
+        for ((service, names), from_the_start) in
+            from_the_start.chain(ON_DEMAND.iter().map(|service| (service, false)))
+        {
             for name in *names {
                 let (name, kind) = match name.as_bytes()[name.len() - 1] {
                     b'<' => (&name[..name.len() - 1], Kind::ServerStream),
@@ -169,13 +184,19 @@ impl Grpc {
                     service,
                     name,
                     kind,
-                    started: started.with_label_values(&values),
-                    received: received.with_label_values(&values),
-                    sent: sent.with_label_values(&values),
-                    handled: CODES
-                        .map(|code| handled.with_label_values(&[values[0], values[1], values[2], code])),
+                    started: series(&started, &values),
+                    received: series(&received, &values),
+                    sent: series(&sent, &values),
+                    handled: CODES.map(|code| series(&handled, &[values[0], values[1], values[2], code])),
+                    from_the_start,
                     seconds: OnceLock::new(),
                 };
+                if from_the_start {
+                    let all = [&method.started, &method.received, &method.sent];
+                    all.into_iter().chain(&method.handled).for_each(|series| {
+                        LazyLock::force(series);
+                    });
+                }
                 methods.insert(format!("/{service}/{name}"), method);
             }
         }
@@ -191,8 +212,17 @@ impl Grpc {
             return; // extended before
         }
         for method in self.methods.values() {
-            let histogram = seconds.with_label_values(&[method.kind.label(), method.service, method.name]);
-            method.seconds.get_or_init(|| histogram);
+            let values = [method.kind.label(), method.service, method.name];
+            let histogram = method.seconds.get_or_init(|| series(&seconds, &values));
+            if method.from_the_start {
+                LazyLock::force(histogram);
+            }
         }
     }
+}
+
+/// The series of a family with these labels.
+fn series<T: MetricVecBuilder + 'static>(family: &MetricVec<T>, values: &[&'static str]) -> Series<T::M> {
+    let (family, values) = (family.clone(), values.to_vec());
+    LazyLock::new(Box::new(move || family.with_label_values(&values)))
 }

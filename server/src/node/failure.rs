@@ -3,6 +3,7 @@
 use state::Refusal;
 use tonic::Code;
 
+use super::Stays;
 use crate::error::Unavailable;
 
 /// Everything a client's request can fail with. `api::status` alone turns it into a gRPC code and a text.
@@ -23,6 +24,19 @@ pub enum Failure {
     /// The membership, or who leads, stays as it is.
     #[error(transparent)]
     Reconfiguration(#[from] Reconfiguration),
+    /// The cluster does not prepare to go down to another version.
+    #[error(transparent)]
+    Stays(#[from] Stays),
+    /// A lock or an election does not give what was asked for.
+    #[error(transparent)]
+    Contest(#[from] Contest),
+    /// What a member did by itself for a client failed, so that the client learns the text alone: etcd's members do it
+    /// through a client of their own, whose errors have no code.
+    #[error(transparent)]
+    Inner(Box<Failure>),
+    /// The time that the client gave has passed.
+    #[error("context deadline exceeded")]
+    DeadlineExceeded,
     /// The leader said no, in these words.
     #[error("{text}")]
     Relayed {
@@ -34,6 +48,35 @@ pub enum Failure {
     /// The leader was asked and did not answer; whether it did what it was asked for is not known.
     #[error("request timed out, possibly due to connection lost")]
     ConnectionLost,
+}
+
+impl Failure {
+    /// As what came through a member's own client fails: with the same text and no code. That the time is up, or that the
+    /// member stops, is told as it is.
+    #[must_use]
+    pub fn without_code(self) -> Self {
+        match self {
+            Self::DeadlineExceeded | Self::Unavailable(Unavailable::Stopped) => self,
+            other => Self::Inner(Box::new(other)),
+        }
+    }
+}
+
+/// Why a lock or an election does not give what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Contest {
+    /// The key went while its turn had yet to come: with its lease, or because somebody deleted it.
+    #[error("session is expired")]
+    Expired,
+    /// The key is not there any more, or another one of the same name.
+    #[error("not leader")]
+    NotLeader,
+    /// Nobody is elected.
+    #[error("no leader")]
+    NoLeader,
+    /// The request does not say who asks.
+    #[error("no leader key")]
+    NoLeaderKey,
 }
 
 /// Why the membership, or who leads, is not changed.
@@ -138,6 +181,9 @@ pub enum Invalid {
     /// The message is compressed, which this member does not read.
     #[error("compressed message ({0:?})")]
     Compressed(String),
+    /// The system gives no thread to do it on.
+    #[error("no thread for it")]
+    NoThread,
     /// The client ended or cut its side before a whole message had come.
     #[error("the request ended early")]
     Truncated,

@@ -10,6 +10,7 @@
 pub mod calls;
 pub mod cluster;
 mod command;
+pub mod downgrade;
 mod failure;
 mod leadership;
 mod reads;
@@ -24,7 +25,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use command::{Encoded, Field};
-pub use failure::{Failure, Invalid, Reconfiguration};
+pub use downgrade::Stays;
+pub use failure::{Contest, Failure, Invalid, Reconfiguration};
 pub use leadership::Cut;
 pub use sink::Sink;
 
@@ -46,6 +48,9 @@ const LEADER_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest a keep-alive of an unknown lease waits for what is committed to be applied.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The last version of etcd whose database does not tell its version.
+const UNVERSIONED_STORAGE: &str = "3.5.0";
 
 /// What of the configuration the services need.
 #[derive(Debug, Clone)]
@@ -214,6 +219,13 @@ impl Node {
     /// The store's revision on this member.
     pub fn revision(&self) -> i64 {
         self.shared.reader.view().revision()
+    }
+
+    /// The version of etcd that could read a snapshot of the state, as etcd 3.7 tells it: 3.5, which wrote none into its
+    /// database, until the cluster has agreed on one; none before there is anything in the log.
+    pub fn storage_version(&self) -> Option<String> {
+        let version = self.shared.reader.storage_version();
+        version.or_else(|| (self.status().applied > 0).then(|| UNVERSIONED_STORAGE.to_owned()))
     }
 
     /// Proposes a command and waits until this member has applied it.

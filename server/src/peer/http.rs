@@ -3,12 +3,14 @@
 //! The paths and bodies are those of etcd's peer port that something outside of
 //! it is known to ask for. Before the member knows its cluster, they are not there yet.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use proto::etcdserverpb as pb;
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,8 @@ pub const CLUSTER_ID: &str = "x-etcd-cluster-id";
 pub const PROGRAM: &str = "x-quorate-version";
 /// Where the members are listed.
 pub const MEMBERS: &str = "/members";
+/// Where it is told whether the cluster prepares to go down one minor version.
+pub const DOWNGRADE: &str = "/downgrade/enabled";
 
 /// What the answers are about.
 pub trait Cluster: Send + Sync + 'static {
@@ -32,6 +36,11 @@ pub trait Cluster: Send + Sync + 'static {
     fn members(&self) -> Vec<pb::Member>;
     /// The version the cluster agreed on, once it has.
     fn version(&self) -> Option<String>;
+    /// The version of etcd that could read a snapshot of the state, once there is one.
+    fn storage_version(&self) -> Option<String>;
+    /// Whether the cluster prepares to go down one minor version, as of now in the whole cluster; or why that is
+    /// not known.
+    fn downgrade_enabled(&self) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + '_>>;
 }
 
 /// A member as [`MEMBERS`] shows it.
@@ -78,37 +87,44 @@ impl PeerHttp {
     }
 
     /// Answers a request. Its body does not matter.
-    pub fn handle<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub async fn handle(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let Some(cluster) = self.cluster.get() else {
             return plain_error(StatusCode::SERVICE_UNAVAILABLE, "the member is starting");
         };
-        match request.uri().path() {
+        match path {
             "/raft/probing" => respond(StatusCode::OK, "text/plain; charset=utf-8", probing()),
+            MEMBERS | DOWNGRADE | "/version" if method != Method::GET => not_allowed(),
             MEMBERS => {
-                get(request, || in_cluster(cluster.id(), "application/json", members(cluster.as_ref())))
+                let response = respond(StatusCode::OK, "application/json", members(cluster.as_ref()));
+                in_cluster(cluster.id(), response)
             }
-            "/downgrade/enabled" => {
-                get(request, || in_cluster(cluster.id(), "text/plain; charset=utf-8", "false".to_owned()))
+            DOWNGRADE => {
+                let response = match cluster.downgrade_enabled().await {
+                    Ok(enabled) => respond(StatusCode::OK, "text/plain", enabled.to_string()),
+                    Err(reason) => {
+                        let text = format!("failed linearized read: {reason}");
+                        plain_error(StatusCode::INTERNAL_SERVER_ERROR, &text)
+                    }
+                };
+                in_cluster(cluster.id(), response)
             }
-            "/version" => get(request, || {
-                respond(StatusCode::OK, "application/json", version_body(cluster.version().as_deref()))
-            }),
+            "/version" => {
+                let (cluster, storage) = (cluster.version(), cluster.storage_version());
+                let body = version_body(cluster.as_deref(), storage.as_deref());
+                respond(StatusCode::OK, "application/json", body)
+            }
             _ => plain_error(StatusCode::NOT_FOUND, "404 page not found"),
         }
     }
 }
 
-fn get<B>(request: &Request<B>, answer: impl FnOnce() -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    if request.method() == Method::GET {
-        return answer();
-    }
+fn not_allowed() -> Response<Full<Bytes>> {
     let mut response = plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET"));
     response
 }
 
-fn in_cluster(id: u64, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = respond(StatusCode::OK, content_type, body);
+fn in_cluster(id: u64, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&format!("{id:x}")) {
         headers.insert(HeaderName::from_static(CLUSTER_ID), id);
@@ -157,10 +173,16 @@ mod tests {
         fn version(&self) -> Option<String> {
             None
         }
+        fn storage_version(&self) -> Option<String> {
+            Some("3.6.0".to_owned())
+        }
+        fn downgrade_enabled(&self) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + '_>> {
+            Box::pin(async { Ok(true) })
+        }
     }
 
     async fn ask(http: &PeerHttp, method: &str, path: &str) -> (u16, Option<String>, String) {
-        let response = http.handle(&Request::builder().method(method).uri(path).body(()).unwrap());
+        let response = http.handle(&method.parse().unwrap(), path).await;
         let cluster = response.headers().get(CLUSTER_ID).map(|id| id.to_str().unwrap().to_owned());
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -189,9 +211,10 @@ mod tests {
         http.is(Two);
         assert_eq!(ask(&http, "POST", "/members").await.0, 405);
         assert_eq!(ask(&http, "GET", "/health").await.0, 404);
-        assert_eq!(ask(&http, "GET", "/downgrade/enabled").await.2, "false");
+        assert_eq!(ask(&http, "POST", DOWNGRADE).await.0, 405);
+        assert_eq!(ask(&http, "GET", DOWNGRADE).await.2, "true");
         let (_, _, version) = ask(&http, "GET", "/version").await;
-        assert!(version.contains("\"etcdcluster\":\"not_decided\""), "{version}");
+        assert!(version.contains("\"etcdcluster\":\"not_decided\",\"storage\":\"3.6.0\""), "{version}");
         let (_, _, probing) = ask(&http, "GET", "/raft/probing").await;
         assert!(probing.starts_with("{\"OK\":true,\"Now\":\"2"), "{probing}");
     }

@@ -366,7 +366,7 @@ async fn answer<G: Grpc>(
         drop(grpc);
         return answer.await;
     }
-    Ok(http.handle(&request).map(Body::new))
+    Ok(http.handle(request.method(), request.uri().path()).await.map(Body::new))
 }
 
 #[cfg(test)]

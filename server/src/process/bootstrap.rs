@@ -18,24 +18,20 @@ use crate::config::value::ClusterState;
 use crate::config::{Config, ids, url::Url};
 use crate::datadir::{Founding, Identity};
 use crate::peer::dial::Dialer;
-use crate::peer::http::{CLUSTER_ID, MEMBERS, Member, PROGRAM};
+use crate::peer::http::{CLUSTER_ID, DOWNGRADE, MEMBERS, Member, PROGRAM};
+use crate::version::Version;
 
 /// How long a new member waits to hear that it is not new.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a member that joins waits for an answer.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The versions of clusters that can be joined: major and minor.
-const VERSIONS: std::ops::RangeInclusive<(u64, u64)> = (3, 0)..=(3, 7);
 
 /// Names and peer URLs of the members, by name.
 type Named = [(String, Vec<Url>)];
 
 /// Decides who the member is. A refusal is etcd's text where etcd has one.
 pub async fn found(config: &Config, members: &Named, dialer: &Dialer) -> Result<Founding, String> {
-    let name = &config.flags.name;
-    if !members.iter().any(|(member, _)| member == name) {
-        return Err(format!("couldn't find local name {name:?} in the initial cluster configuration"));
-    }
+    own_urls(members, &config.flags.name)?;
     match config.flags.initial_cluster_state {
         ClusterState::New => create(config, members, dialer).await,
         ClusterState::Existing => join(config, members, dialer).await,
@@ -44,26 +40,45 @@ pub async fn found(config: &Config, members: &Named, dialer: &Dialer) -> Result<
 
 async fn create(config: &Config, members: &Named, dialer: &Dialer) -> Result<Founding, String> {
     let flags = &config.flags;
-    let own_urls = members.iter().find(|(name, _)| *name == flags.name).map_or(&[][..], |(_, urls)| urls);
-    check_advertised(config, own_urls)?;
-    check_duplicates(members)?;
-    let founders: Vec<Member> = members
-        .iter()
-        .map(|(name, urls)| {
-            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-            let id = ids::member_id(&peer_urls, &flags.initial_cluster_token, None);
-            Member { id, name: name.clone(), peer_urls, ..Member::default() }
-        })
-        .collect();
-    let all: Vec<u64> = founders.iter().map(|member| member.id).collect();
-    let own = founders.iter().find(|member| member.name == flags.name).map_or(0, |member| member.id);
+    let founding = new_cluster(
+        members,
+        &flags.name,
+        &flags.initial_cluster_token,
+        &flags.initial_advertise_peer_urls.0,
+    )?;
+    let own = founding.identity.member_id;
     if let Ok(known) = ask_members(members, &flags.name, dialer, ASK_TIMEOUT).await
         && known.members.iter().any(|member| member.id == own && !member.client_urls.is_empty())
     {
         return Err(format!("member {own:x} has already been bootstrapped"));
     }
+    Ok(founding)
+}
+
+/// The member of this name in a cluster that these members found. The checks are etcd's, in its order.
+///
+/// # Errors
+/// etcd's text for what does not fit together.
+pub fn new_cluster(members: &Named, name: &str, token: &str, advertised: &[Url]) -> Result<Founding, String> {
+    check_advertised(name, advertised, own_urls(members, name)?)?;
+    check_duplicates(members)?;
+    let founders: Vec<Member> = members
+        .iter()
+        .map(|(name, urls)| {
+            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
+            let id = ids::member_id(&peer_urls, token, None);
+            Member { id, name: name.clone(), peer_urls, ..Member::default() }
+        })
+        .collect();
+    let all: Vec<u64> = founders.iter().map(|member| member.id).collect();
+    let own = founders.iter().find(|member| member.name == name).map_or(0, |member| member.id);
     let identity = Identity { cluster_id: ids::cluster_id(&all), member_id: own };
     Ok(Founding { identity, founders, peers: Vec::new() })
+}
+
+fn own_urls<'a>(members: &'a Named, name: &str) -> Result<&'a [Url], String> {
+    let own = members.iter().find(|(member, _)| member == name).map(|(_, urls)| &urls[..]);
+    own.ok_or_else(|| format!("couldn't find local name {name:?} in the initial cluster configuration"))
 }
 
 async fn join(config: &Config, members: &Named, dialer: &Dialer) -> Result<Founding, String> {
@@ -223,7 +238,16 @@ struct Versions {
 }
 
 /// Whether some member's cluster version is one we speak, and none is another.
+///
+/// A cluster that prepares to go down takes members of the version it goes down to alone: its own is, or was, one
+/// above theirs (etcd 3.7: `allowedVersionRange`).
 async fn compatible(peers: &[Member], dialer: &Dialer, patience: Duration) -> bool {
+    let own = Version::own();
+    let next = Version { minor: own.minor + 1, ..own };
+    let spoken = match downgrade_enabled(peers, dialer, patience).await {
+        true => next..=next,
+        false => Version::FIRST..=own,
+    };
     let mut answers: FuturesUnordered<_> = peers
         .iter()
         .map(|peer| async move {
@@ -234,11 +258,11 @@ async fn compatible(peers: &[Member], dialer: &Dialer, patience: Duration) -> bo
     while let Some((id, version)) = answers.next().await {
         match version {
             None => warn!("remote-member-id" = format!("{id:x}"), "failed to get version"),
-            Some(version) if VERSIONS.contains(&version) => found = true,
-            Some((major, minor)) => {
+            Some(version) if spoken.contains(&version) => found = true,
+            Some(version) => {
                 warn!(
                     "remote-member-id" = format!("{id:x}"),
-                    "remote-member-cluster-version" = format!("{major}.{minor}.0"),
+                    "remote-member-cluster-version" = %version,
                     "cluster version of remote member is not compatible"
                 );
                 return false;
@@ -248,13 +272,24 @@ async fn compatible(peers: &[Member], dialer: &Dialer, patience: Duration) -> bo
     found
 }
 
-async fn cluster_version(peer: &Member, dialer: &Dialer) -> Option<(u64, u64)> {
+/// Whether the cluster prepares to go down one minor version, as the first member says that can say it.
+async fn downgrade_enabled(peers: &[Member], dialer: &Dialer, patience: Duration) -> bool {
+    for url in peers.iter().flat_map(|peer| &peer.peer_urls) {
+        match timeout(patience, dialer.get(url, DOWNGRADE)).await {
+            Ok(Ok(got)) if got.status.is_success() && got.body == "true" => return true,
+            Ok(Ok(got)) if got.status.is_success() && got.body == "false" => return false,
+            _ => warn!(address = %format!("{url}{DOWNGRADE}"), "failed to get downgrade enabled status"),
+        }
+    }
+    false
+}
+
+async fn cluster_version(peer: &Member, dialer: &Dialer) -> Option<Version> {
     for url in &peer.peer_urls {
         match dialer.get(url, "/version").await {
             Ok(got) => {
                 let versions: Versions = serde_json::from_slice(&got.body).ok()?;
-                let mut numbers = versions.etcdcluster.split('.').map(str::parse);
-                return Some((numbers.next()?.ok()?, numbers.next()?.ok()?));
+                return Version::read(&versions.etcdcluster);
             }
             Err(error) => {
                 warn!(address = %format!("{url}/version"), error = %format!("{error:#}"), "failed to reach the peer URL");
@@ -279,24 +314,22 @@ fn check_duplicates(members: &Named) -> Result<(), String> {
 }
 
 /// The member's URLs in --initial-cluster must be those it advertises, by text or by address.
-fn check_advertised(config: &Config, own_urls: &[Url]) -> Result<(), String> {
-    let name = &config.flags.name;
-    let advertised = &config.flags.initial_advertise_peer_urls;
+fn check_advertised(name: &str, advertised: &[Url], own_urls: &[Url]) -> Result<(), String> {
     let missing = |from: &[Url], of: &[Url]| -> Vec<String> {
         from.iter().filter(|url| !of.iter().any(|other| same(url, other))).map(Url::to_string).collect()
     };
     let listed = |urls: &[Url]| urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
-    let not_advertised = missing(own_urls, &advertised.0);
+    let texts = advertised.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
+    let not_advertised = missing(own_urls, advertised);
     if !not_advertised.is_empty() {
         let not_advertised: Vec<String> = not_advertised.iter().map(|url| format!("{name}={url}")).collect();
         return Err(format!(
-            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={advertised} (resolved urls: {:?} != {:?})",
+            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={texts} (resolved urls: {texts:?} != {:?})",
             not_advertised.join(","),
-            advertised.to_string(),
             own_urls.iter().map(Url::as_str).collect::<Vec<_>>().join(","),
         ));
     }
-    let not_listed = missing(&advertised.0, own_urls);
+    let not_listed = missing(advertised, own_urls);
     if !not_listed.is_empty() {
         return Err(format!(
             "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
@@ -324,6 +357,7 @@ fn same(a: &Url, b: &Url) -> bool {
 mod tests {
     use std::collections::BTreeMap;
     use std::net::TcpListener;
+    use std::pin::Pin;
 
     use proto::etcdserverpb as pb;
 
@@ -402,17 +436,26 @@ mod tests {
     }
 
     /// A cluster of which one member answers.
-    struct Running(Vec<pb::Member>);
+    struct Running {
+        members: Vec<pb::Member>,
+        goes_down: bool,
+    }
 
     impl Cluster for Running {
         fn id(&self) -> u64 {
             0xc1
         }
         fn members(&self) -> Vec<pb::Member> {
-            self.0.clone()
+            self.members.clone()
         }
         fn version(&self) -> Option<String> {
             Some("3.7.0".to_owned())
+        }
+        fn storage_version(&self) -> Option<String> {
+            self.version()
+        }
+        fn downgrade_enabled(&self) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + '_>> {
+            Box::pin(async { Ok(self.goes_down) })
         }
     }
 
@@ -428,11 +471,18 @@ mod tests {
 
     /// A member that answers at the URL it gives back, for as long as the sender lives.
     fn running(members: impl FnOnce(&str) -> Vec<pb::Member>) -> (String, tokio::sync::watch::Sender<bool>) {
+        running_as(false, members)
+    }
+
+    fn running_as(
+        goes_down: bool,
+        members: impl FnOnce(&str) -> Vec<pb::Member>,
+    ) -> (String, tokio::sync::watch::Sender<bool>) {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let url = format!("http://{}", socket.local_addr().unwrap());
         let http = PeerHttp::default();
-        http.is(Running(members(&url)));
+        http.is(Running { members: members(&url), goes_down });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let sockets = vec![(Listener::Tcp(socket), Url::parse(&url).unwrap())];
         serve(sockets, None, Late::default(), http, &Home::default(), Limits::new(&config("")), stopping)
@@ -452,6 +502,16 @@ mod tests {
         assert_eq!(founding.identity, Identity { cluster_id: 0xc1, member_id: 8 });
         assert_eq!(founding.founders, []);
         assert_eq!(founding.peers, [Member::from(member(7, &url, true))]);
+    }
+
+    /// The members that may join a cluster that goes down are those of the version it goes down to.
+    #[tokio::test]
+    async fn a_cluster_that_goes_down_is_not_joined() {
+        let (url, _stop) = running_as(true, |url| vec![member(7, url, true), member(8, OWN, false)]);
+        let line = format!(
+            "--name=new --initial-cluster-state=existing --initial-advertise-peer-urls={OWN} --initial-cluster=old={url},new={OWN}"
+        );
+        assert_eq!(start(&line).await.unwrap_err(), "incompatible with current running cluster");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use tracing::info;
 use crate::http::{Checked, Health};
 use crate::metrics::METRICS;
 use crate::node::{Node, stopped};
+use crate::version::Version;
 
 /// The answer to a read before the member can read.
 const STARTING: &str = "etcdserver: server is starting";
@@ -65,6 +66,10 @@ impl Health for MemberHealth {
         self.node.get()?.reader().cluster_version()
     }
 
+    fn storage_version(&self) -> Option<String> {
+        self.node.get()?.storage_version()
+    }
+
     fn before_scrape(&self) {
         let Some(node) = self.node.get() else { return };
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -96,9 +101,8 @@ impl Health for MemberHealth {
             known.with_label_values(&[member.as_str(), &format!("{:x}", peer.id)]).set(1);
         }
         server.cluster_version.reset();
-        if let Some(version) = node.reader().cluster_version() {
-            let version = version.trim_end_matches(".0");
-            server.cluster_version.with_label_values(&[version]).set(1);
+        if let Some(version) = node.reader().cluster_version().as_deref().and_then(Version::read) {
+            server.cluster_version.with_label_values(&[version.short().as_str()]).set(1);
         }
         server.alarms.reset();
         for alarm in node.reader().alarms() {

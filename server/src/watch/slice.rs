@@ -133,6 +133,10 @@ impl Slice {
 
 /// The key of an encoded `mvccpb.KeyValue`, whose first field it always is.
 pub(super) fn key_of(kv: &Bytes) -> Result<Bytes, Fault> {
+    // The record behind a restore that raised the revision: of no key.
+    if kv.is_empty() {
+        return Ok(Bytes::new());
+    }
     let corrupt = || Fault::Corrupt { what: "record", detail: format!("{} bytes without a key", kv.len()) };
     let mut rest = kv.strip_prefix(&[KV_KEY]).ok_or_else(corrupt)?;
     let len = prost::encoding::decode_varint(&mut rest).map_err(|_| corrupt())?;

@@ -80,10 +80,14 @@ impl State {
 
     /// The state in a database.
     pub(crate) fn load(home: Home, storage: Storage) -> Result<Self, Fault> {
-        let (mvcc, views) = Mvcc::open(&storage, home.options())?;
+        let (mut mvcc, views) = Mvcc::open(&storage, home.options())?;
         let leases = lease::Table::load(&storage)?;
         let alarms = alarm::Table::load(&storage)?;
-        let members = members::Table::load(&storage)?;
+        let mut members = members::Table::load(&storage)?;
+        // Not so where a tool changed it, or an older release wrote the rows.
+        if let Some(version) = members.version_to_follow() {
+            members.set_storage_version(mvcc.batch(), version);
+        }
         let (applied, fingerprint) = (mvcc.applied(), mvcc.fingerprint());
         let reader = Reader::new(Source {
             storage: storage.clone(),
@@ -225,6 +229,10 @@ impl State {
             }
             Op::ClusterVersion(version) => {
                 self.members.set_version(mvcc.batch(), version.version);
+                Response::Done
+            }
+            Op::Downgrade(downgrade) => {
+                self.members.set_downgrade(mvcc.batch(), downgrade.target_version);
                 Response::Done
             }
         })

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and the version all of them speak.
+//! Who belongs to the cluster, the version all of them speak, and the one they are to go down to.
 //!
 //! Who is in it, where its peers reach it and whether it votes comes with the
 //! membership entries of the log; name and client addresses a member publishes
@@ -7,6 +7,10 @@
 //! Invariant: an id that was removed stays removed, also if a membership entry
 //! names it again. Its member may still run, with what it knew of the cluster
 //! before; nobody must take the one for the other.
+//!
+//! The version of the storage says which etcd could read a snapshot of it. It
+//! follows the cluster's, and stands for itself until there is one: in the state
+//! that a snapshot was restored to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +21,7 @@ use prost::Message;
 use proto::command::MemberAttributes;
 use proto::etcdserverpb as pb;
 
-use crate::storage::{Batch, Column, Storage};
+use crate::storage::{Batch, Column, Read, Storage};
 use crate::{Fault, LogId, Node};
 
 /// Rows in the meta column.
@@ -27,6 +31,12 @@ const REMOVED: &[u8] = b"removed/";
 const REMOVED_END: &[u8] = b"removed0";
 const MEMBERSHIP: &[u8] = b"membership";
 const CLUSTER_VERSION: &[u8] = b"cluster_version";
+const STORAGE_VERSION: &[u8] = b"storage_version";
+/// An encoded `DowngradeInfo`; the row is there once a downgrade was asked for.
+const DOWNGRADE: &[u8] = b"downgrade";
+
+/// The cluster's version before all members have said theirs: nothing follows it.
+const UNDECIDED: &str = "3.0.0";
 
 /// The cluster as the log describes it.
 #[derive(Debug)]
@@ -36,30 +46,22 @@ pub(crate) struct Table {
     published: Published,
 }
 
-/// The members by id, the ids that were removed, and the cluster version, as readers see them.
+/// The members by id, the ids that were removed, and the versions, as readers see them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
     pub(crate) members: BTreeMap<u64, pb::Member>,
     pub(crate) removed: BTreeSet<u64>,
     pub(crate) version: Option<String>,
+    pub(crate) storage_version: Option<String>,
+    /// Kept when it has been cancelled, as etcd keeps it; none if there never was one.
+    pub(crate) downgrade: Option<pb::DowngradeInfo>,
 }
 
 pub(crate) type Published = Arc<ArcSwap<Cluster>>;
 
 impl Table {
     pub(crate) fn load(storage: &Storage) -> Result<Self, Fault> {
-        let mut members = BTreeMap::new();
-        for row in storage.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
-            let (_, value) = row?;
-            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
-            members.insert(member.id, member);
-        }
-        let version = storage.get(Column::Meta, CLUSTER_VERSION)?;
-        let version = version.map(|text| String::from_utf8(text.into())).transpose();
-        let version = version.map_err(|e| corrupt("cluster version", e))?;
-        let removed = removed(storage)?;
-        let membership = membership(storage)?;
-        let cluster = Cluster { members, removed, version };
+        let (cluster, membership) = (Cluster::read(storage)?, membership(storage)?);
         let table = Self { cluster, membership, published: Published::default() };
         table.publish();
         Ok(table)
@@ -114,10 +116,53 @@ impl Table {
         batch.put(Column::Meta, CLUSTER_VERSION, version.as_bytes());
         self.cluster.version = Some(version);
         self.publish();
+        if let Some(version) = self.version_to_follow() {
+            self.set_storage_version(batch, version);
+        }
+    }
+
+    /// The version that the storage's has to become: the cluster's, once that is decided.
+    pub(crate) fn version_to_follow(&self) -> Option<String> {
+        let decided = self.cluster.version.clone().filter(|version| version != UNDECIDED);
+        decided.filter(|version| self.cluster.storage_version.as_ref() != Some(version))
+    }
+
+    pub(crate) fn set_storage_version(&mut self, batch: &mut Batch, version: String) {
+        batch.put(Column::Meta, STORAGE_VERSION, version.as_bytes());
+        self.cluster.storage_version = Some(version);
+        self.publish();
+    }
+
+    /// The cluster is to be able to go down to this version; to none any more if it is empty.
+    pub(crate) fn set_downgrade(&mut self, batch: &mut Batch, target_version: String) {
+        let downgrade = pb::DowngradeInfo { enabled: !target_version.is_empty(), target_version };
+        batch.put(Column::Meta, DOWNGRADE, &downgrade.encode_to_vec());
+        self.cluster.downgrade = Some(downgrade);
+        self.publish();
     }
 
     fn publish(&self) {
         self.published.store(Arc::new(self.cluster.clone()));
+    }
+}
+
+impl Cluster {
+    /// The cluster as these rows have it.
+    pub(crate) fn read(from: &impl Read) -> Result<Self, Fault> {
+        let mut members = BTreeMap::new();
+        for row in from.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
+            let (_, value) = row?;
+            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
+            members.insert(member.id, member);
+        }
+        let downgrade = from.get(Column::Meta, DOWNGRADE)?.map(pb::DowngradeInfo::decode).transpose();
+        Ok(Self {
+            members,
+            removed: removed(from)?,
+            version: text(from, CLUSTER_VERSION, "cluster version")?,
+            storage_version: text(from, STORAGE_VERSION, "storage version")?,
+            downgrade: downgrade.map_err(|e| corrupt("downgrade", e))?,
+        })
     }
 }
 
@@ -126,13 +171,18 @@ pub(crate) fn membership(storage: &Storage) -> Result<Option<(LogId, Bytes)>, Fa
     storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()
 }
 
-fn removed(storage: &Storage) -> Result<BTreeSet<u64>, Fault> {
-    let rows = storage.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
+fn removed(from: &impl Read) -> Result<BTreeSet<u64>, Fault> {
+    let rows = from.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
         let (key, _) = row?;
         let id = key[REMOVED.len()..].try_into().map_err(|e| corrupt("removed member", e))?;
         Ok(u64::from_be_bytes(id))
     });
     rows.collect()
+}
+
+fn text(from: &impl Read, row: &[u8], what: &'static str) -> Result<Option<String>, Fault> {
+    let text = from.get(Column::Meta, row)?.map(|text| String::from_utf8(text.into()));
+    text.transpose().map_err(|e| corrupt(what, e))
 }
 
 fn put_member(batch: &mut Batch, member: &pb::Member) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::pin::Pin;
 
 use proto::etcdserverpb as pb;
 use proto::peer::ProbeRequest;
@@ -44,6 +45,12 @@ impl Cluster for Nobody {
     }
     fn version(&self) -> Option<String> {
         Some("3.7.0".to_owned())
+    }
+    fn storage_version(&self) -> Option<String> {
+        self.version()
+    }
+    fn downgrade_enabled(&self) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + '_>> {
+        Box::pin(async { Ok(false) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use proto::command::{ClusterVersion, Command, MemberAttributes, command::Op};
+use proto::command::{ClusterVersion, Command, Downgrade, MemberAttributes, command::Op};
 use proto::etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -118,8 +118,15 @@ impl Generator {
                 name: if self.chance(20) { String::new() } else { "m\"<1>".into() },
                 client_urls: vec!["http://127.0.0.1:2379".into()],
             }),
-            190..192 => Op::ClusterVersion(ClusterVersion { version: "3.7.0".into() }),
-            192..196 => return self.membership(),
+            190..192 => {
+                let version = ["3.0.0", "3.6.0", "3.7.0"][self.rng.random_range(0..3)];
+                Op::ClusterVersion(ClusterVersion { version: version.into() })
+            }
+            192 => {
+                let target_version = if self.chance(50) { String::new() } else { "3.6.0".into() };
+                Op::Downgrade(Downgrade { target_version })
+            }
+            193..196 => return self.membership(),
             _ => return EntryBody::Blank,
         };
         EntryBody::Command(Command { op: Some(op) }.encode_to_vec().into())

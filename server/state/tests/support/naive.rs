@@ -49,6 +49,8 @@ pub struct Naive {
     pub removed: BTreeSet<u64>,
     pub membership: Option<(LogId, Bytes)>,
     pub version: Option<String>,
+    pub storage_version: Option<String>,
+    pub downgrade: pb::DowngradeInfo,
     live: Keys,
     events: Vec<Event>,
     changes: Vec<LeaseChange>,
@@ -66,6 +68,8 @@ impl Default for Naive {
             removed: BTreeSet::new(),
             membership: None,
             version: None,
+            storage_version: None,
+            downgrade: pb::DowngradeInfo::default(),
             live: Keys::new(),
             events: vec![],
             changes: vec![],
@@ -164,7 +168,17 @@ impl Naive {
                 Response::Done
             }
             Op::ClusterVersion(version) => {
+                if version.version != "3.0.0" {
+                    self.storage_version = Some(version.version.clone());
+                }
                 self.version = Some(version.version);
+                Response::Done
+            }
+            Op::Downgrade(downgrade) => {
+                self.downgrade = pb::DowngradeInfo {
+                    enabled: !downgrade.target_version.is_empty(),
+                    target_version: downgrade.target_version,
+                };
                 Response::Done
             }
         })
@@ -420,6 +434,19 @@ impl Naive {
             at.main > revision || newest[&row.key] == at && (row.put.is_some() || at.main == revision)
         });
         Ok(())
+    }
+
+    /// A restore that raises the revision: an empty record, and all before it compacted.
+    pub fn bump(&mut self, by: i64) {
+        let latest = self.rows.last().map_or(0, |row| row.revision.main);
+        let revision = Revision { main: latest + by, sub: 0 };
+        let (key, kv) = (Bytes::new(), KeyValue::default());
+        self.live.insert(key.clone(), (revision, kv.clone()));
+        self.rows.push(Row { revision, key, put: Some(kv) });
+        self.revision = self.compacted.max(revision.main);
+        if revision.main > self.compacted {
+            self.compact(revision.main).expect("above the last one");
+        }
     }
 
     fn newest(&self, revision: i64) -> BTreeMap<Bytes, Revision> {
