@@ -4,6 +4,7 @@ pub mod alarm;
 pub mod check;
 pub mod compaction;
 pub mod completion;
+pub mod decode;
 pub mod defrag;
 pub mod del;
 pub mod endpoint;
