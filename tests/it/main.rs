@@ -4,6 +4,7 @@ mod bad_input;
 mod basics;
 mod cluster;
 mod crash;
+mod decode;
 mod differential;
 mod directory;
 mod disk_full;
