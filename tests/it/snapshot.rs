@@ -253,7 +253,7 @@ async fn the_square() -> Result<()> {
         let mut auth = AuthClient::new(client.channel.clone());
         if !from.is_ours() {
             // Carried through; not turned on, as ours would not start on it.
-            let options = Some(pb::UserAddOptions { no_password: false });
+            let options = Some(proto::authpb::UserAddOptions { no_password: false });
             for name in ["root", "reader"] {
                 let user = pb::AuthUserAddRequest {
                     name: name.into(),
