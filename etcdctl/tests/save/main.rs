@@ -235,3 +235,22 @@ fn what_was_asked_for_has_to_make_sense() {
     }
     assert!(names(dir.path()).is_empty());
 }
+
+/// Every change of a command or flag shows here. To accept it:
+/// `UPDATE_GOLDEN=1 cargo test -p etcdctl --test save help`.
+#[test]
+fn help_is_golden() {
+    let mut text = String::new();
+    for words in [&["snapshot"][..], &["snapshot", "save"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
+        let output = command.args(words).arg("--help").output().expect("the tool can be started");
+        assert!(output.status.success(), "{output:?}");
+        text +=
+            &format!("$ etcdctl {} --help\n{}\n", words.join(" "), String::from_utf8_lossy(&output.stdout));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testdata/snapshot-help.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(path, &text).expect("writing the golden file");
+    }
+    assert_eq!(text, fs::read_to_string(path).expect("the golden file"));
+}
