@@ -7,7 +7,9 @@
 mod endpoint;
 mod error;
 mod pool;
+pub mod renewal;
 mod tls;
+pub mod watch;
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,8 +28,10 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use self::endpoint::Endpoint;
 pub use self::error::{CallError, broken, describe};
 use self::pool::Pool;
+use self::watch::Leader;
 use crate::failure::{Failure, exit};
 use crate::globals::{Auth, Settings};
 use crate::log;
@@ -111,6 +115,10 @@ calls! {
     delete_range(DeleteRangeRequest) -> DeleteRangeResponse = kv.delete_range, Never;
     /// Runs a transaction.
     txn(TxnRequest) -> TxnResponse = kv.txn, Never;
+    /// Puts a key that may be put twice.
+    put_again(PutRequest) -> PutResponse = kv.put, WhileUnavailable;
+    /// Runs a transaction that may run twice.
+    txn_again(TxnRequest) -> TxnResponse = kv.txn, WhileUnavailable;
     /// Forgets old revisions.
     compact(CompactionRequest) -> CompactionResponse = kv.compact, Never;
     /// Grants a lease.
@@ -141,8 +149,56 @@ calls! {
     defragment(DefragmentRequest) -> DefragmentResponse = maintenance.defragment, Never;
     /// Has another member lead.
     move_leader(MoveLeaderRequest) -> MoveLeaderResponse = maintenance.move_leader, Never;
+    /// Prepares the cluster for an older version.
+    downgrade(DowngradeRequest) -> DowngradeResponse = maintenance.downgrade, Never;
     /// Trades a password for a token.
     authenticate(AuthenticateRequest) -> AuthenticateResponse = auth.authenticate, Never;
+    /// Turns authentication on.
+    auth_enable(AuthEnableRequest) -> AuthEnableResponse = auth.auth_enable, Never;
+    /// Turns authentication off.
+    auth_disable(AuthDisableRequest) -> AuthDisableResponse = auth.auth_disable, Never;
+    /// Tells whether authentication is on.
+    auth_status(AuthStatusRequest) -> AuthStatusResponse = auth.auth_status, Never;
+    /// Adds a user.
+    user_add(AuthUserAddRequest) -> AuthUserAddResponse = auth.user_add, Never;
+    /// Shows a user's roles.
+    user_get(AuthUserGetRequest) -> AuthUserGetResponse = auth.user_get, WhileUnavailable;
+    /// Lists the users.
+    user_list(AuthUserListRequest) -> AuthUserListResponse = auth.user_list, WhileUnavailable;
+    /// Deletes a user.
+    user_delete(AuthUserDeleteRequest) -> AuthUserDeleteResponse = auth.user_delete, Never;
+    /// Changes a user's password.
+    user_change_password(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse = auth.user_change_password, Never;
+    /// Gives a user a role.
+    user_grant_role(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse = auth.user_grant_role, Never;
+    /// Takes a role from a user.
+    user_revoke_role(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse = auth.user_revoke_role, Never;
+    /// Adds a role.
+    role_add(AuthRoleAddRequest) -> AuthRoleAddResponse = auth.role_add, Never;
+    /// Shows what a role permits.
+    role_get(AuthRoleGetRequest) -> AuthRoleGetResponse = auth.role_get, WhileUnavailable;
+    /// Lists the roles.
+    role_list(AuthRoleListRequest) -> AuthRoleListResponse = auth.role_list, WhileUnavailable;
+    /// Deletes a role.
+    role_delete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse = auth.role_delete, Never;
+    /// Lets a role read or write keys.
+    role_grant_permission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse = auth.role_grant_permission, Never;
+    /// Takes the permission of keys from a role.
+    role_revoke_permission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse = auth.role_revoke_permission, Never;
+}
+
+/// Fetches a path of one endpoint by HTTP.
+///
+/// # Errors
+/// In words, when the endpoint cannot be reached or answers something that is not text.
+pub async fn http_get(settings: &Settings, endpoint: &str, path: &str) -> Result<String, String> {
+    let endpoint = Endpoint::parse(endpoint, tls::wanted(settings));
+    let tls = match endpoint.encrypted() {
+        true => Some(tls::http(settings).map_err(|failure| failure.message.unwrap_or_default())?),
+        false => None,
+    };
+    let body = endpoint.get(settings, tls, path).await?;
+    String::from_utf8(body.into()).map_err(|error| error.to_string())
 }
 
 impl Client {
@@ -183,6 +239,7 @@ impl Client {
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, CallError> {
         let call = async {
+            self.fresh_token().await?;
             let (_, connection) = self.connection(None).await;
             let request = self.request(request, deadline);
             let mut stream = connection.kv().range_stream(request).await?.into_inner();
@@ -199,24 +256,49 @@ impl Client {
         self.limited(deadline, call).await.and_then(|result| result.map_err(CallError::Status))
     }
 
+    /// Opens the stream of a member's snapshot.
+    pub async fn snapshot(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<Streaming<pb::SnapshotResponse>, CallError> {
+        let request = pb::SnapshotRequest {};
+        self.unary(
+            deadline,
+            Repeat::WhileUnavailable,
+            request,
+            |connection: Connection, request| async move { connection.maintenance().snapshot(request).await },
+        )
+        .await
+    }
+
+    /// Why the last attempt to connect failed.
+    pub fn last_connection_error(&self) -> Option<String> {
+        self.pool.last_error()
+    }
+
     /// Opens the stream that renews leases.
     pub async fn keep_alive(
         &self,
         requests: impl tokio_stream::Stream<Item = pb::LeaseKeepAliveRequest> + Send + 'static,
     ) -> Result<Streaming<pb::LeaseKeepAliveResponse>, Status> {
+        self.fresh_token().await?;
         let (index, connection) = self.connection(None).await;
         let reply = connection.lease().lease_keep_alive(self.request(requests, None)).await;
         self.opened(index, reply)
     }
 
-    /// Opens a watch stream that ends when the member has lost its leader.
+    /// Opens a watch stream.
     pub async fn watch(
         &self,
         requests: impl tokio_stream::Stream<Item = pb::WatchRequest> + Send + 'static,
+        leader: Leader,
     ) -> Result<Streaming<pb::WatchResponse>, Status> {
+        self.fresh_token().await?;
         let (index, connection) = self.connection(None).await;
         let mut request = self.request(requests, None);
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        if leader == Leader::Required {
+            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        }
         self.opened(index, connection.watch().watch(request).await)
     }
 
@@ -329,6 +411,14 @@ impl Client {
         };
         self.set_token(token.as_deref())
             .map_err(|_| CallError::Status(Status::internal("the server sent a token that is not text")))
+    }
+
+    /// A token for a stream: one that is refused ends it, and cannot be replaced then.
+    async fn fresh_token(&self) -> Result<(), Status> {
+        self.refresh_token(None).await.map_err(|error| match error {
+            CallError::Status(status) => status,
+            CallError::DeadlineExceeded => Status::deadline_exceeded(error.to_string()),
+        })
     }
 
     fn set_token(&self, token: Option<&str>) -> Result<(), Failure> {

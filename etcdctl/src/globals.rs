@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::discovery;
 use crate::failure::{Failure, exit};
 use crate::go;
 use crate::log;
@@ -75,7 +76,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "string", help = "password of the user named by --user")]
     pub password: Option<String>,
     #[arg(short = 'd', long, global = true, value_name = "string")]
-    #[arg(help = "domain whose SRV records list the endpoints (not available in this version)")]
+    #[arg(help = "domain whose SRV records list the endpoints")]
     pub discovery_srv: Option<String>,
     #[arg(long, global = true, value_name = "string", help = "service name in those SRV records")]
     pub discovery_srv_name: Option<String>,
@@ -100,6 +101,8 @@ pub struct Settings {
     pub dial_timeout: Duration,
     /// Limit for a short command.
     pub command_timeout: Duration,
+    /// Whether that limit was given: a long command has none otherwise.
+    pub command_timeout_given: bool,
     /// Pause between keepalive pings.
     pub keepalive_time: Duration,
     /// Limit for a ping's answer.
@@ -118,6 +121,8 @@ pub struct Settings {
     pub key: Option<PathBuf>,
     /// Trusted authorities.
     pub cacert: Option<PathBuf>,
+    /// The name in the servers' certificates, where it is not that of the endpoint.
+    pub server_name: Option<String>,
     /// How to authenticate, if at all.
     pub auth: Auth,
 }
@@ -139,17 +144,27 @@ impl Globals {
     pub fn settle(mut self, known: &[&str]) -> Result<Settings, Failure> {
         self.add_environment(known)?;
         if self.debug.unwrap_or(false) {
-            self.print();
+            self.print(known);
         }
-        if self.discovery_srv.as_deref().is_some_and(|domain| !domain.is_empty()) {
-            return Err(Failure::general("--discovery-srv is not available in this version"));
-        }
+        let domain = self.discovery_srv.take().filter(|domain| !domain.is_empty());
+        let insecure = self.insecure_discovery.unwrap_or(true);
+        let service = self.discovery_srv_name.as_deref().unwrap_or("");
+        let discovered = match &domain {
+            Some(domain) => discovery::endpoints(domain, service, insecure)?,
+            None => Vec::new(),
+        };
         for (name, file) in [("cert", &self.cert), ("key", &self.key), ("cacert", &self.cacert)] {
             if file.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
                 return Err(Failure::args(format!("empty string is passed to --{name} option")));
             }
         }
-        let auth = self.auth()?;
+        let auth = match self.auth_jwt_token.as_deref().filter(|token| !token.is_empty()) {
+            Some(token) => Auth::Token(token.to_owned()),
+            None => {
+                let (user, password) = (self.user.as_deref(), self.password.as_deref());
+                credentials(user.unwrap_or(""), password.unwrap_or(""), "Password: ")?
+            }
+        };
         let format = Format::parse(self.write_out.as_deref().unwrap_or("simple"))?;
         let (sent, received) = (self.max_request_bytes.unwrap_or(0), self.max_recv_bytes.unwrap_or(0));
         if received > 0 && sent > received {
@@ -161,7 +176,10 @@ impl Globals {
         }
         let limit =
             |given: i64, default: usize| usize::try_from(given).ok().filter(|n| *n > 0).unwrap_or(default);
-        let mut endpoints = self.endpoints.unwrap_or_else(|| vec!["127.0.0.1:2379".into()]);
+        let mut endpoints = discovered;
+        if endpoints.is_empty() {
+            endpoints = self.endpoints.unwrap_or_else(|| vec!["127.0.0.1:2379".into()]);
+        }
         if endpoints == [""] {
             endpoints.clear();
         }
@@ -169,6 +187,7 @@ impl Globals {
             endpoints: endpoints.iter().map(|endpoint| endpoint.trim().to_owned()).collect(),
             printer: Printer { format, hex: self.hex.unwrap_or(false), value_only: false },
             dial_timeout: self.dial_timeout.unwrap_or(Duration::from_secs(2)),
+            command_timeout_given: self.command_timeout.is_some(),
             command_timeout: self.command_timeout.unwrap_or(Duration::from_secs(5)),
             keepalive_time: self.keepalive_time.unwrap_or(Duration::from_secs(2)),
             keepalive_timeout: self.keepalive_timeout.unwrap_or(Duration::from_secs(6)),
@@ -179,28 +198,16 @@ impl Globals {
             cert: self.cert,
             key: self.key,
             cacert: self.cacert,
+            server_name: domain.filter(|_| !insecure),
             auth,
         })
     }
 
-    fn auth(&self) -> Result<Auth, Failure> {
-        let user = self.user.as_deref().unwrap_or("");
-        let password = self.password.as_deref().unwrap_or("");
-        if let Some(token) = self.auth_jwt_token.as_deref().filter(|token| !token.is_empty()) {
-            return Ok(Auth::Token(token.to_owned()));
-        }
-        if user.is_empty() {
-            return Ok(Auth::None);
-        }
-        let (user, password) = match user.split_once(':') {
-            _ if !password.is_empty() => (user, password.to_owned()),
-            Some((user, password)) => (user, password.to_owned()),
-            None => (user, ask_password("Password: ").map_err(Failure::general)?),
-        };
-        if user.is_empty() || password.is_empty() {
-            return Ok(Auth::None);
-        }
-        Ok(Auth::Password { user: user.to_owned(), password })
+    /// The output format alone, as given: for commands that reach no cluster.
+    /// `known` are further variables that the command reads by itself.
+    pub fn write_out(mut self, known: &[&str]) -> Result<Option<String>, Failure> {
+        self.add_environment(known)?;
+        Ok(self.write_out)
     }
 
     fn add_environment(&mut self, known: &[&str]) -> Result<(), Failure> {
@@ -266,7 +273,8 @@ impl Globals {
         ]
     }
 
-    fn print(&mut self) {
+    /// Shows what is in force to stderr, and the names of what the command reads by itself.
+    fn print(&mut self, known: &[&str]) {
         let defaults: HashMap<&str, &str> = [
             ("command-timeout", "5s"),
             ("debug", "false"),
@@ -283,12 +291,32 @@ impl Globals {
             ("write-out", "simple"),
         ]
         .into();
+        let mut lines: Vec<String> = known.iter().map(|name| format!("{name}=")).collect();
         for (flag, given, slot) in self.slots() {
             let value =
                 if given { slot.show() } else { defaults.get(flag).copied().unwrap_or("").to_owned() };
-            eprintln!("{}={value}", variable(flag));
+            lines.push(format!("{}={value}", variable(flag)));
         }
+        lines.sort();
+        eprintln!("{}", lines.join("\n"));
     }
+}
+
+/// How a user authenticates that was given as `name[:password]`; asks for a password that is missing.
+/// Without a name or a password in the end, not at all.
+pub fn credentials(user: &str, password: &str, prompt: &str) -> Result<Auth, Failure> {
+    if user.is_empty() {
+        return Ok(Auth::None);
+    }
+    let (user, password) = match user.split_once(':') {
+        _ if !password.is_empty() => (user, password.to_owned()),
+        Some((user, password)) => (user, password.to_owned()),
+        None => (user, ask_password(prompt).map_err(Failure::general)?),
+    };
+    if user.is_empty() || password.is_empty() {
+        return Ok(Auth::None);
+    }
+    Ok(Auth::Password { user: user.to_owned(), password })
 }
 
 fn variable(flag: &str) -> String {
@@ -356,7 +384,8 @@ impl Slot for Option<Duration> {
 }
 
 /// Asks on the terminal without echo; takes a line from stdin where there is no terminal.
-fn ask_password(prompt: &str) -> std::io::Result<String> {
+/// Prompt and line feed go to stdout, as in etcd; spaces around the password do not count.
+pub fn ask_password(prompt: &str) -> std::io::Result<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
     print!("{prompt}");
@@ -370,10 +399,10 @@ fn ask_password(prompt: &str) -> std::io::Result<String> {
         tcsetattr(&input, OptionalActions::Flush, &silent)?;
         let read = input.lock().read_line(&mut line);
         tcsetattr(&input, OptionalActions::Flush, &before)?;
-        println!();
         read?;
     } else {
         input.lock().read_line(&mut line)?;
     }
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    println!();
+    Ok(line.trim().to_owned())
 }

@@ -4,22 +4,19 @@
 //! the cluster through [`client`], and prints one reply ([`output`]). What a script
 //! can see is etcd's: flags, stdout, exit statuses, the text after `Error: `.
 
+mod child;
 mod cli;
 mod client;
-mod failure;
+mod discovery;
 mod globals;
-mod go;
 mod help;
-mod log;
 mod output;
+mod turn;
 mod verb;
 
 use std::process::ExitCode;
 
-/// The version of etcd's tool that this one stands in for.
-const VERSION: &str = "3.7.3";
-/// The API version sent with every request.
-const API_VERSION: &str = "3.7";
+use manners::{API_VERSION, VERSION, failure, go, log};
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -32,13 +29,5 @@ fn main() -> ExitCode {
         }
         Err(error) => Err(failure::Failure::general(error)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if let Some(message) = failure.message {
-                eprintln!("Error: {message}");
-            }
-            ExitCode::from(failure.status)
-        }
-    }
+    failure::end(result)
 }

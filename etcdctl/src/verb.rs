@@ -1,18 +1,27 @@
 //! The commands, one file a verb.
 
 pub mod alarm;
+pub mod auth;
 pub mod check;
 pub mod compaction;
 pub mod completion;
+pub mod decode;
 pub mod defrag;
 pub mod del;
+pub mod downgrade;
+pub mod elect;
 pub mod endpoint;
 pub mod get;
 pub mod lease;
+pub mod lock;
+pub mod make_mirror;
 pub mod member;
 pub mod move_leader;
 pub mod put;
+pub mod role;
+pub mod snapshot;
 pub mod txn;
+pub mod user;
 pub mod version;
 pub mod watch;
 
@@ -34,7 +43,7 @@ fn text(word: &OsString) -> String {
 }
 
 /// The end of a range that covers every key with this prefix; one zero byte where there is none.
-fn prefix_end(prefix: &[u8]) -> Bytes {
+pub fn prefix_end(prefix: &[u8]) -> Bytes {
     match prefix.iter().rposition(|byte| *byte < 0xff) {
         Some(last) => {
             let mut end = prefix[..=last].to_vec();

@@ -8,11 +8,14 @@
 //!       removed                 once the member was removed from its cluster
 //!       wal/                    the Raft log (or --wal-dir, with a lock of its own)
 //!       snap/db/                the storage engine's files
+//!     member.restoring/         of a restore that has not finished: nothing starts on it
 //! ```
 //!
 //! The ids are kept because `--initial-*` holds for the first start alone:
 //! whatever the flags say later, the member stays who it is. The members are
 //! kept for a member that ends between its first start and its first log entry.
+
+mod restoring;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -25,6 +28,8 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use crate::peer::http::Member;
+
+pub use restoring::{Restoring, is_free};
 
 /// The format this release writes, and the newest it reads.
 const FORMAT: u32 = 1;
@@ -66,6 +71,7 @@ impl DataDir {
     /// Opens the directory for this process alone, making what is missing.
     pub fn open(data_dir: &Path, wal_dir: &Path) -> anyhow::Result<DataDir> {
         let member = data_dir.join("member");
+        restoring::refuse(data_dir)?;
         refuse_etcds(&member, wal_dir)?;
         for dir in [data_dir, &member, &member.join("snap")] {
             make(dir)?;
@@ -109,34 +115,39 @@ impl DataDir {
 
     /// Records what the member begins with, durably: before anything else is written.
     pub fn found(&mut self, founding: Founding) -> anyhow::Result<()> {
-        let Identity { cluster_id, member_id } = founding.identity;
-        let mut text = format!("format {FORMAT}\ncluster {cluster_id:x}\nmember {member_id:x}\n");
-        for (name, members) in [("founders", &founding.founders), ("peers", &founding.peers)] {
-            let members = serde_json::to_string(members).context("list of members")?;
-            text += &format!("{name} {members}\n");
-        }
-        self.write(IDENTITY_FILE, &text)?;
+        write(&self.member, IDENTITY_FILE, &to_text(&founding)?)?;
         self.founding = Some(founding);
         Ok(())
     }
 
     /// Records that the member was removed from its cluster: it will not start on this directory again.
     pub fn remove(&self) -> anyhow::Result<()> {
-        self.write(REMOVED_FILE, "")
+        write(&self.member, REMOVED_FILE, "")
     }
+}
 
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.member.join(name);
-        let unfinished = path.with_extension("new");
-        let written = || -> io::Result<()> {
-            let mut file = File::create(&unfinished)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            File::open(&self.member)?.sync_all()
-        };
-        written().with_context(|| format!("write {}", path.display()))
+/// Writes a file of a member's directory, durably and in one step.
+fn write(member: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = member.join(name);
+    let unfinished = path.with_extension("new");
+    let written = || -> io::Result<()> {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        File::open(member)?.sync_all()
+    };
+    written().with_context(|| format!("write {}", path.display()))
+}
+
+fn to_text(founding: &Founding) -> anyhow::Result<String> {
+    let Identity { cluster_id, member_id } = founding.identity;
+    let mut text = format!("format {FORMAT}\ncluster {cluster_id:x}\nmember {member_id:x}\n");
+    for (name, members) in [("founders", &founding.founders), ("peers", &founding.peers)] {
+        let members = serde_json::to_string(members).context("list of members")?;
+        text += &format!("{name} {members}\n");
     }
+    Ok(text)
 }
 
 /// Makes a directory, where it is missing, and its name durable, whoever made it: what is acknowledged

@@ -6,7 +6,6 @@ pub mod compactor;
 pub mod config;
 pub mod corruption;
 pub mod datadir;
-pub mod dns;
 pub mod error;
 pub mod http;
 pub mod lessor;
@@ -18,6 +17,7 @@ pub mod peer;
 pub mod process;
 pub mod quota;
 pub mod raft;
+pub mod restore;
 pub mod serve;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -9,7 +9,7 @@
 //! written. Peers are answered from then on, clients when the member can: once
 //! what it publishes is in the log, for which most of the cluster must be there.
 
-mod bootstrap;
+pub mod bootstrap;
 mod discovery;
 mod ending;
 mod health;
@@ -446,6 +446,11 @@ fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dial
     options.compaction_sleep = config.compaction_pause;
     let (state, reader) =
         state::State::open(options).with_context(|| format!("state in {}", dir.state().display()))?;
+    ensure!(
+        !reader.auth_enabled().context("users and roles")?,
+        "{} holds the state of a cluster with authentication, which this release does not enforce: turn it off there before the snapshot is taken, with `etcdctl auth disable`",
+        dir.state().display()
+    );
     let revision = reader.view().revision();
     info!(revision, took_ms = started.elapsed().as_millis() as u64, "opened the state");
     version::check(&reader)?;

@@ -32,6 +32,7 @@ mod peers;
 mod pulse;
 mod receive_state;
 mod requests;
+pub mod restored;
 mod send_state;
 mod start;
 mod state_machine;

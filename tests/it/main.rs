@@ -4,6 +4,7 @@ mod bad_input;
 mod basics;
 mod cluster;
 mod crash;
+mod decode;
 mod differential;
 mod directory;
 mod disk_full;
@@ -15,6 +16,8 @@ mod lease;
 mod lock;
 mod raw;
 mod script;
+mod snapshot;
+mod square;
 mod tls;
 mod watch;
 

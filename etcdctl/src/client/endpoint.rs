@@ -7,7 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Uri;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -73,10 +76,7 @@ impl Endpoint {
         settings: &Settings,
         tls: Option<Arc<ClientConfig>>,
     ) -> Result<Channel, String> {
-        let authority = match &self.address {
-            Address::Tcp(authority) => authority.as_str(),
-            Address::Unix(_) => "localhost",
-        };
+        let authority = self.authority();
         let uri = |scheme: &str| {
             format!("{scheme}://{authority}").parse::<Uri>().map_err(|error| error.to_string())
         };
@@ -89,12 +89,52 @@ impl Endpoint {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
         let (spoke, speaks) = oneshot::channel();
-        let dialer = Dialer { endpoint: self.clone(), tls, spoke: Some(spoke) };
+        let dialer = Dialer { endpoint: self.named(settings), tls, spoke: Some(spoke) };
         let channel = transport.connect_with_connector(dialer).await.map_err(|error| causes(&error))?;
         match speaks.await {
             Ok(first) => first.map(|()| channel),
             Err(_) => Err("the connection ended before the server said anything".to_owned()),
         }
+    }
+
+    /// Fetches a path by HTTP/1.1.
+    pub async fn get(
+        &self,
+        settings: &Settings,
+        tls: Option<Arc<ClientConfig>>,
+        path: &str,
+    ) -> Result<Bytes, String> {
+        let endpoint = self.named(settings);
+        let stream = endpoint.dial(tls).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| causes(&error))?;
+        let request = http::Request::get(path).header(http::header::HOST, self.authority());
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+        let body = async {
+            let reply = sender.send_request(request).await?;
+            Ok::<_, hyper::Error>(reply.into_body().collect().await?.to_bytes())
+        };
+        // The connection moves the bytes; it has to be driven until the body is whole.
+        tokio::select! {
+            body = body => body.map_err(|error| causes(&error)),
+            ended = connection => Err(match ended {
+                Ok(()) => "the connection ended".to_owned(),
+                Err(error) => causes(&error),
+            }),
+        }
+    }
+
+    fn authority(&self) -> &str {
+        match &self.address {
+            Address::Tcp(authority) => authority,
+            Address::Unix(_) => "localhost",
+        }
+    }
+
+    /// With the name that the flags want in the server's certificate, if they want one.
+    fn named(&self, settings: &Settings) -> Self {
+        let server_name = settings.server_name.as_ref().unwrap_or(&self.server_name).clone();
+        Self { server_name, ..self.clone() }
     }
 
     async fn dial(&self, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Stream>> {
@@ -120,7 +160,8 @@ impl Endpoint {
 fn host(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, _)) if !host.contains(':') || host.ends_with(']') => {
-            host.trim_start_matches('[').trim_end_matches(']')
+            // Names from DNS may end with a dot, those in certificates do not.
+            host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.')
         }
         _ => authority,
     }
@@ -226,6 +267,7 @@ mod tests {
         assert_eq!(Endpoint::parse("a.b:2379", true), tcp("a.b:2379", "a.b", true));
         assert_eq!(Endpoint::parse("http://a:1/x", true), tcp("a:1", "a", false));
         assert_eq!(Endpoint::parse("https://[::1]:1", false), tcp("[::1]:1", "::1", true));
+        assert_eq!(Endpoint::parse("https://a.b.:1", false), tcp("a.b.:1", "a.b", true));
         let unix = Endpoint::parse("unix:///run/etcd.sock", false);
         assert_eq!(unix.address, Address::Unix("/run/etcd.sock".into()));
         assert!(!unix.encrypted());

@@ -35,7 +35,18 @@ pub fn describe(status: &Status) -> String {
     if KNOWN.contains(&message) {
         return message.to_owned();
     }
+    if let Some((size, limit)) = too_long(message) {
+        let text = format!("grpc: received message larger than max ({size} vs. {limit})");
+        return format!("rpc error: code = ResourceExhausted desc = {text}");
+    }
     format!("rpc error: code = {} desc = {message}", code_name(status.code()))
+}
+
+/// The size and the limit in what tonic says of an answer that is too long.
+fn too_long(message: &str) -> Option<(&str, &str)> {
+    let sizes = message.strip_prefix("Error, decoded message length too large: found ")?;
+    let (size, limit) = sizes.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
+    Some((size, limit))
 }
 
 /// Whether the connection failed rather than the request: such a status was made
@@ -126,3 +137,19 @@ const KNOWN: &[&str] = &[
     "etcdserver: cluster has a downgrade job in progress",
     "etcdserver: no inflight downgrade job",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_long_is_told_as_grpc_go_tells_it() {
+        let text = "Error, decoded message length too large: found 43 bytes, the limit is: 3 bytes";
+        assert_eq!(
+            describe(&Status::out_of_range(text)),
+            "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (43 vs. 3)"
+        );
+        assert_eq!(describe(&Status::not_found("etcdserver: key not found")), "etcdserver: key not found");
+        assert_eq!(describe(&Status::internal("x")), "rpc error: code = Internal desc = x");
+    }
+}

@@ -18,10 +18,11 @@ pub fn wanted(settings: &Settings) -> bool {
         || settings.key.is_some()
         || settings.cacert.is_some()
         || settings.skip_verify
+        || settings.server_name.is_some()
         || !settings.insecure_transport
 }
 
-/// The configuration of every TLS connection of this process.
+/// The configuration of every TLS connection that speaks gRPC.
 pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -47,6 +48,13 @@ pub fn config(settings: &Settings) -> Result<Arc<ClientConfig>, Failure> {
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The configuration where HTTP/1.1 is spoken, and not gRPC.
+pub fn http(settings: &Settings) -> Result<Arc<ClientConfig>, Failure> {
+    let mut config = ClientConfig::clone(&*config(settings)?);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

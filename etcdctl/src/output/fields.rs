@@ -127,6 +127,22 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>, hex: bool) -> Result<
                 line!(out, "\"HashRevision\" : {}\n", reply.hash_revision);
             }
         }
+        Reply::Done(_, head) => header(out, *head, hex),
+        Reply::RoleGet(_, reply) => {
+            header(out, reply.header, hex);
+            for permission in &reply.perm {
+                let kind = simple::permission_type(permission.perm_type);
+                // etcd has two spaces here.
+                line!(out, "\"PermType\" :  {kind}");
+                line!(out, "\"Key\" : {}", quote(&permission.key));
+                line!(out, "\"RangeEnd\" : {}", quote(&permission.range_end));
+            }
+        }
+        Reply::RoleList(reply) => {
+            header(out, reply.header, hex);
+            let roles = reply.roles.iter().map(|role| format!(" {}", quote(role.as_bytes())));
+            line!(out, "\"Roles\" :{}", roles.collect::<String>());
+        }
         Reply::Alarm(reply) => {
             header(out, reply.header, hex);
             for alarm in &reply.alarms {
@@ -138,7 +154,11 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>, hex: bool) -> Result<
         | Reply::MemberRemove(..)
         | Reply::MemberUpdate(..)
         | Reply::MemberPromote(..)
-        | Reply::MoveLeader(..) => {
+        | Reply::MoveLeader(..)
+        | Reply::Downgrade(..)
+        | Reply::AuthStatus(_)
+        | Reply::UserGet(..)
+        | Reply::UserList(_) => {
             return Err(Unsupported);
         }
     }

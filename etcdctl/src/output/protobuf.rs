@@ -32,6 +32,14 @@ pub(super) fn render(out: &mut Vec<u8>, reply: &Reply<'_>) -> Result<(), Unsuppo
         Reply::MemberPromote(_, reply) => reply.encode_to_vec(),
         Reply::MemberList(reply) => reply.encode_to_vec(),
         Reply::MoveLeader(_, _, reply) => reply.encode_to_vec(),
+        Reply::Downgrade(_, reply) => reply.encode_to_vec(),
+        // Every message that has only a header has it as its first field.
+        Reply::Done(_, header) => pb::AuthEnableResponse { header: *header }.encode_to_vec(),
+        Reply::AuthStatus(reply) => reply.encode_to_vec(),
+        Reply::RoleGet(_, reply) => reply.encode_to_vec(),
+        Reply::RoleList(reply) => reply.encode_to_vec(),
+        Reply::UserGet(_, reply) => reply.encode_to_vec(),
+        Reply::UserList(reply) => reply.encode_to_vec(),
         Reply::Alarm(reply) => reply.encode_to_vec(),
         Reply::Revoke(..) | Reply::Health(_) | Reply::Status(_) | Reply::HashKv(_) => {
             return Err(Unsupported);

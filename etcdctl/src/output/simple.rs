@@ -1,10 +1,13 @@
 //! `--write-out=simple`: what people read and pipes cut.
 
+use proto::authpb::Permission;
+use proto::authpb::permission::Type;
 use proto::etcdserverpb::{AlarmType, response_op::Response};
 use proto::mvccpb::{KeyValue, event::EventType};
 
 use super::{Reply, Unsupported, hex_escaped, line, table};
 use crate::go::hex16;
+use crate::verb::prefix_end;
 
 /// Appends the reply to `out`; an unhealthy endpoint is told to stderr instead.
 pub(super) fn render(
@@ -98,6 +101,10 @@ pub(super) fn render(
             line!(out, "Member {id:16x} promoted in cluster {cluster:16x}");
         }
         Reply::MoveLeader(from, to, _) => line!(out, "Leadership transferred from {from:x} to {to:x}"),
+        Reply::Downgrade(action, reply) => {
+            let action = action.as_str_name().to_lowercase();
+            line!(out, "Downgrade {action} success, cluster version {}", reply.version);
+        }
         Reply::MemberList(reply) => rows(out, &table::members(&reply.members)),
         Reply::Status(list) => rows(out, &table::status(list)),
         Reply::HashKv(list) => rows(out, &table::hash(list)),
@@ -112,6 +119,19 @@ pub(super) fn render(
                 }
             }
         }
+        Reply::Done(told, _) => line!(out, "{told}"),
+        Reply::AuthStatus(reply) => {
+            line!(out, "Authentication Status: {}", reply.enabled);
+            line!(out, "AuthRevision: {}", reply.auth_revision);
+        }
+        Reply::RoleGet(name, reply) => role(out, name, &reply.perm),
+        Reply::RoleList(reply) => reply.roles.iter().for_each(|role| line!(out, "{role}")),
+        Reply::UserGet(name, reply) => {
+            line!(out, "User: {name}");
+            let roles = reply.roles.iter().map(|role| format!(" {role}"));
+            line!(out, "Roles:{}", roles.collect::<String>());
+        }
+        Reply::UserList(reply) => reply.users.iter().for_each(|user| line!(out, "{user}")),
         Reply::Alarm(reply) => {
             for alarm in &reply.alarms {
                 // Text protobuf leaves a zero field out.
@@ -133,6 +153,44 @@ pub fn event_type(number: i32) -> String {
 /// The name of an alarm as etcd prints it.
 pub(super) fn alarm_type(number: i32) -> String {
     AlarmType::try_from(number).map_or_else(|_| number.to_string(), |kind| kind.as_str_name().to_owned())
+}
+
+/// The name of a permission's type as etcd prints it.
+pub(super) fn permission_type(number: i32) -> String {
+    Type::try_from(number).map_or_else(|_| number.to_string(), |kind| kind.as_str_name().to_owned())
+}
+
+/// What a role permits, first reading and then writing. The role root permits everything without saying so.
+fn role(out: &mut Vec<u8>, name: &str, permissions: &[Permission]) {
+    line!(out, "Role {name}");
+    let all = Permission { key: "".into(), range_end: "\0".into(), perm_type: Type::Readwrite.into() };
+    let permissions = match permissions {
+        [] if name == "root" => std::slice::from_ref(&all),
+        permissions => permissions,
+    };
+    for (title, kind) in [("KV Read:", Type::Read), ("KV Write:", Type::Write)] {
+        line!(out, "{title}");
+        for permission in permissions {
+            if permission.perm_type() == kind || permission.perm_type() == Type::Readwrite {
+                keys(out, permission);
+            }
+        }
+    }
+}
+
+/// The keys of a permission, in their bytes.
+fn keys(out: &mut Vec<u8>, permission: &Permission) {
+    let (key, end) = (&permission.key[..], &permission.range_end[..]);
+    let mut parts: Vec<&[u8]> = match end {
+        b"" => vec![b"\t", key],
+        b"\0" => vec![b"\t[", key, b", <open ended>"],
+        end => vec![b"\t[", key, b", ", end, b")"],
+    };
+    if !key.is_empty() && !end.is_empty() && prefix_end(key) == end {
+        parts.extend([&b" (prefix "[..], key, b")"]);
+    }
+    out.extend_from_slice(&parts.concat());
+    out.push(b'\n');
 }
 
 fn pair(out: &mut Vec<u8>, kv: &KeyValue, hex: bool, value_only: bool) {

@@ -1,15 +1,12 @@
 //! `lease`: grants, revokes, renews and shows leases.
 
 use std::ffi::OsString;
-use std::time::Duration;
 
 use proto::etcdserverpb as pb;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::Code;
 
 use super::text;
+use crate::client::renewal::{self, RETRY};
 use crate::client::{Client, broken, describe};
 use crate::failure::{Failure, exit};
 use crate::globals::{Globals, Settings};
@@ -17,11 +14,6 @@ use crate::go;
 use crate::help;
 use crate::log;
 use crate::output::{self, Format, Reply};
-
-/// Pause before a broken keep-alive stream is opened again.
-const RETRY: Duration = Duration::from_millis(500);
-/// How long a lease may stay without its first renewal before it counts as gone.
-const FIRST_RENEWAL_MAX: Duration = Duration::from_secs(5);
 
 /// The commands under `lease`.
 #[derive(Debug, clap::Args)]
@@ -131,7 +123,7 @@ async fn keep_alive(globals: Globals, words: &[OsString], once: bool) -> Result<
     if once {
         return renew_once(&settings, &client, id).await;
     }
-    renew(&settings, &client, id).await?;
+    renewal::renew(&client, id, |reply| settings.printer.print(&Reply::KeepAlive(reply))).await?;
     if settings.printer.format == Format::Simple {
         output::say(format!("lease {} expired or revoked.", go::hex16(id)))?;
     }
@@ -159,59 +151,6 @@ async fn renew_once(settings: &Settings, client: &Client, id: i64) -> Result<(),
         }
         tokio::time::sleep(RETRY).await;
     }
-}
-
-/// Renews whenever a third of the time has passed; ends when the lease is gone, or when
-/// it must be gone because nobody answered for as long as it lives.
-async fn renew(settings: &Settings, client: &Client, id: i64) -> Result<(), Failure> {
-    let mut gone = Instant::now() + FIRST_RENEWAL_MAX;
-    while Instant::now() < gone {
-        // One request is under way at a time: the channel is never full. The first goes ahead of
-        // the stream, because a server may answer nothing, not even a header, before it.
-        let (requests, receiver) = mpsc::channel(1);
-        if requests.send(pb::LeaseKeepAliveRequest { id }).await.is_err() {
-            return Ok(());
-        }
-        match tokio::time::timeout_at(gone, client.keep_alive(ReceiverStream::new(receiver))).await {
-            Ok(Ok(stream)) => match renew_over(stream, requests, settings, id, gone).await? {
-                Some(later) => gone = later,
-                None => return Ok(()),
-            },
-            Ok(Err(status)) => {
-                log::warn("keep-alive stream broke", "error", describe(&status));
-            }
-            Err(_) => return Ok(()),
-        }
-        client.disconnect();
-        tokio::time::sleep(RETRY).await;
-    }
-    Ok(())
-}
-
-/// Renews over one stream until it breaks, then tells until when the lease lives; `None` when
-/// the lease is gone. The first request is on its way.
-async fn renew_over(
-    mut replies: Streaming<pb::LeaseKeepAliveResponse>,
-    requests: mpsc::Sender<pb::LeaseKeepAliveRequest>,
-    settings: &Settings,
-    id: i64,
-    mut gone: Instant,
-) -> Result<Option<Instant>, Failure> {
-    loop {
-        let Ok(reply) = tokio::time::timeout_at(gone, replies.message()).await else { return Ok(None) };
-        let Ok(Some(reply)) = reply else { break };
-        if reply.ttl <= 0 {
-            return Ok(None);
-        }
-        settings.printer.print(&Reply::KeepAlive(&reply))?;
-        let ttl = Duration::from_secs(reply.ttl.unsigned_abs());
-        gone = Instant::now() + ttl;
-        tokio::time::sleep(ttl / 3).await;
-        if requests.send(pb::LeaseKeepAliveRequest { id }).await.is_err() {
-            break;
-        }
-    }
-    Ok(Some(gone))
 }
 
 fn parse_id(word: &OsString) -> Result<i64, Failure> {

@@ -1,25 +1,22 @@
 //! `watch`: follows the changes of keys, prints them, and runs a command for each if asked.
 //!
 //! With `-i` the watches, and requests for progress, come line by line from stdin and
-//! share one stream. Every watch has a task that prints; [`stream`] feeds them.
-
-mod stream;
+//! share one stream. Every watch has a task that prints; [`Stream`] feeds them.
 
 use std::ffi::OsString;
 use std::io::BufRead as _;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
 
 use clap::Parser;
+use manners::args;
 use proto::etcdserverpb::WatchCreateRequest;
 use proto::mvccpb::Event;
 use tokio::sync::mpsc;
 
-use self::stream::{Notice, Stream};
 use super::{bytes, range_of, txn};
-use crate::cli;
+use crate::child;
 use crate::client::Client;
+use crate::client::watch::{Leader, Notice, Stream};
 use crate::failure::{Failure, exit};
 use crate::globals::Globals;
 use crate::go::{self, quote};
@@ -97,7 +94,7 @@ impl Watch {
         let settings = globals.settle(&[KEY, RANGE_END])?;
         let client = Client::open(&settings).await?;
         let order = self.order(command).map_err(Failure::args)?;
-        let notices = Stream::start(client).watch(order.request).await;
+        let notices = Stream::start(client, Leader::Required).watch(order.request).await;
         follow(notices, settings.printer, order.command).await?;
         Err(Failure::new(exit::INTERRUPTED, "watch is canceled by the server"))
     }
@@ -156,7 +153,7 @@ fn no_command() -> Failure {
 
 /// Reads lines until stdin ends, which ends everything.
 async fn interact(client: Client, printer: Printer, environment: &Environment) -> Result<(), Failure> {
-    let stream = Stream::start(client);
+    let stream = Stream::start(client, Leader::Required);
     let mut lines = read_lines();
     // A watch that fails ends the command: one place is enough, the first failure counts.
     let (failures, mut failed) = mpsc::channel(1);
@@ -203,7 +200,7 @@ fn order_of(words: &[OsString], environment: &Environment) -> Result<Result<Orde
         Some(at) => (&words[..at], words[at + 1..].to_vec()),
         None => (words, Vec::new()),
     };
-    let mut watch = cli::parse_inner::<Line>(words)?.watch;
+    let mut watch = args::parse_inner::<Line>(words)?.watch;
     if watch.words.is_empty() && environment.key.is_none() && command.is_empty() {
         return Err(Failure::args("bad number of arguments"));
     }
@@ -238,15 +235,15 @@ async fn follow(
     printer: Printer,
     command: Vec<OsString>,
 ) -> Result<(), Failure> {
-    while let Some(Notice { reply, error }) = notices.recv().await {
+    while let Some(notice) = notices.recv().await {
+        let reply = &notice.reply;
         let revision = reply.header.map_or(0, |header| header.revision);
-        if reply.canceled {
-            let compacted = "etcdserver: mvcc: required revision has been compacted";
-            eprintln!("watch was canceled ({})", error.as_deref().unwrap_or(compacted));
+        if let Some(reason) = notice.end() {
+            eprintln!("watch was canceled ({reason})");
         } else if reply.events.is_empty() && revision != 0 {
             output::say(format!("progress notify: {revision}"))?;
         }
-        printer.print(&Reply::Watch(&reply))?;
+        printer.print(&Reply::Watch(reply))?;
         if !command.is_empty() {
             for event in &reply.events {
                 execute(&command, revision, event).await?;
@@ -259,47 +256,17 @@ async fn follow(
 /// Runs the command for an event and waits for it; its failure ends the watch.
 async fn execute(command: &[OsString], revision: i64, event: &Event) -> Result<(), Failure> {
     let kv = event.kv.clone().unwrap_or_default();
-    let result = tokio::process::Command::new(&command[0])
-        .args(&command[1..])
-        .env("ETCD_WATCH_REVISION", revision.to_string())
-        .env("ETCD_WATCH_EVENT_TYPE", quote(event.r#type().as_str_name().as_bytes()))
-        .env("ETCD_WATCH_KEY", quote(&kv.key))
-        .env("ETCD_WATCH_VALUE", quote(&kv.value))
-        .stdin(Stdio::null())
-        .status()
-        .await;
-    let reason = match result {
-        Ok(status) if status.success() => return Ok(()),
-        Ok(status) => ended(status),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            format!("exec: {}: executable file not found in $PATH", quote(command[0].as_encoded_bytes()))
-        }
-        Err(error) => error.to_string(),
-    };
-    let words: Vec<String> = command.iter().map(|word| quote(word.as_encoded_bytes())).collect();
-    eprintln!("command [{}] error ({reason})", words.join(" "));
-    Err(Failure::silent(exit::ERROR))
-}
-
-fn ended(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => {
-            let name = match signal {
-                1 => "hangup",
-                2 => "interrupt",
-                3 => "quit",
-                6 => "aborted",
-                9 => "killed",
-                11 => "segmentation fault",
-                13 => "broken pipe",
-                15 => "terminated",
-                _ => return format!("signal: signal {signal}"),
-            };
-            format!("signal: {name}")
-        }
-        (None, None) => status.to_string(),
-    }
+    let environment = [
+        ("ETCD_WATCH_REVISION", revision.to_string().into()),
+        ("ETCD_WATCH_EVENT_TYPE", quote(event.r#type().as_str_name().as_bytes()).into()),
+        ("ETCD_WATCH_KEY", quote(&kv.key).into()),
+        ("ETCD_WATCH_VALUE", quote(&kv.value).into()),
+    ];
+    child::run(command, &environment).await.map_err(|end| {
+        let words: Vec<String> = command.iter().map(|word| quote(word.as_encoded_bytes())).collect();
+        eprintln!("command [{}] error ({end})", words.join(" "));
+        Failure::silent(exit::ERROR)
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Longest time a command may take; only a hang meets it.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -22,6 +24,10 @@ pub struct Case {
     pub lines: usize,
     /// The command ends by itself.
     pub ends: bool,
+    /// What is sent to the command after `lines`; it then ends by itself.
+    pub signal: Option<Signal>,
+    /// Another command that runs beside this one, and is killed with it.
+    pub beside: Vec<String>,
     /// Numbers, durations and widths are not compared.
     pub vague: bool,
     /// The parts of the output may come in any order: members come sorted by a random id.
@@ -30,8 +36,24 @@ pub struct Case {
     pub own_words: bool,
 }
 
+/// A function of scripts: tries a command until it succeeds, and gives up in the end.
+const AWAIT: &str =
+    "await() { n=0; until eval \"$1\"; do n=$((n+1)); [ $n -lt 300 ] || exit 9; sleep 0.1; done; }";
+
+/// A shell script that calls the tool as `$TOOL` and waits by `await COMMAND`, run by the tool under a lock
+/// of this name.
+pub fn script(lock: &str, text: &str) -> Case {
+    let mut case = case(&format!("lock {lock} -- sh -c"));
+    case.args.push(format!("{AWAIT}\n{text}"));
+    case
+}
+
 /// Splits a command line at spaces; single quotes keep words together.
 pub fn case(line: &str) -> Case {
+    Case { args: words(line), ends: true, ..Case::default() }
+}
+
+fn words(line: &str) -> Vec<String> {
     let mut args = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() {
@@ -42,7 +64,7 @@ pub fn case(line: &str) -> Case {
         args.push(word.to_owned());
         rest = tail.trim_start();
     }
-    Case { args, ends: true, ..Case::default() }
+    args
 }
 
 impl Case {
@@ -68,6 +90,19 @@ impl Case {
     /// Stdin closed after so many lines.
     pub fn close_after(mut self, lines: usize) -> Self {
         self.lines = lines;
+        self
+    }
+
+    /// Ended by a signal after so many lines.
+    pub fn signal(mut self, lines: usize, signal: Signal) -> Self {
+        self.lines = lines;
+        self.signal = Some(signal);
+        self
+    }
+
+    /// With another command beside it.
+    pub fn beside(mut self, line: &str) -> Self {
+        self.beside = words(line);
         self
     }
 
@@ -138,12 +173,21 @@ impl Runner<'_> {
     pub fn run(&mut self, case: &Case) -> Outcome {
         let port = self.port.to_string();
         let fill = |text: &str| text.replace("{lease}", &self.lease).replace("{port}", &port);
-        let mut command = Command::new(self.program);
-        command.args(case.args.iter().map(|arg| fill(arg)));
-        if !case.args.iter().any(|arg| arg.starts_with("--endpoints")) {
-            command.env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{port}"));
-        }
-        command.envs(case.env.iter().map(|(name, value)| (name, fill(value))));
+        let command = |args: &[String]| {
+            let mut command = Command::new(self.program);
+            command.args(args.iter().map(|arg| fill(arg))).env("TOOL", self.program);
+            if !args.iter().any(|arg| arg.starts_with("--endpoints")) {
+                command.env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{port}"));
+            }
+            command.envs(case.env.iter().map(|(name, value)| (name, fill(value))));
+            command
+        };
+        let mut beside = (!case.beside.is_empty()).then(|| {
+            let mut other = command(&case.beside);
+            other.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            other.spawn().expect("the tool can be started")
+        });
+        let mut command = command(&case.args);
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the tool can be started");
         let mut stdin = child.stdin.take();
@@ -186,6 +230,9 @@ impl Runner<'_> {
             count += 1;
             if case.lines > 0 && count == case.lines {
                 drop(stdin.take());
+                if let Some(signal) = case.signal {
+                    kill_process(Pid::from_child(&child), signal).expect("the child is ours");
+                }
                 if !case.ends {
                     child.kill().expect("the child is ours");
                     killed = true;
@@ -194,6 +241,11 @@ impl Runner<'_> {
             }
         }
         let status = child.wait().expect("the child is ours");
+        if let Some(other) = &mut beside {
+            // It may have ended by now.
+            other.kill().ok();
+            other.wait().expect("the other is ours");
+        }
         drop(received);
         reader.join().expect("the reader does not panic");
         let messages = messages.join().expect("the reader does not panic");
@@ -209,6 +261,10 @@ impl Runner<'_> {
             "command [",
             "Invalid command",
             "Failed to",
+            "Did you mean",
+            "Unknown help topic",
+            "ETCDCTL_",
+            "\t",
             "127.0.0.1",
         ];
         let messages = messages.lines().filter(|line| told.iter().any(|start| line.starts_with(start)));
@@ -250,10 +306,16 @@ fn escape(bytes: &[u8]) -> String {
 }
 
 /// Every number and every id, with a unit of time behind it, becomes one mark, a size one of bytes; so does
-/// what fills space.
+/// what fills space. Keys in JSON, which may hold an id, are left out.
 fn blur(text: &str) -> String {
+    let mut parts = text.split("\"key\":\"");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text += "\"key\":\"";
+        text += part.trim_start_matches(|c: char| c != '"');
+    }
     let mut out = String::new();
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some(c) = rest.chars().next() {
         let figure = |c: char| c.is_ascii_digit() || matches!(c, 'a'..='f' | '.');
         let run = rest.find(|c| !figure(c)).unwrap_or(rest.len());

@@ -8,9 +8,14 @@
 //! | `OFFICIAL_ETCDCTL_BIN` | etcd's own tool |
 //! | `ETCD_BIN` | our server |
 
+mod auth;
 mod case;
+mod clusters;
+mod help;
+mod restarts;
 mod server;
 mod tables;
+mod turns;
 
 use std::path::{Path, PathBuf};
 
@@ -80,12 +85,12 @@ fn compare_on(
 }
 
 macro_rules! areas {
-    ($($area:ident: $flags:expr;)*) => {
+    ($($table:ident::$area:ident: $flags:expr;)*) => {
         mod tool {
             $(
                 #[test]
                 fn $area() {
-                    super::compare(super::tools(), &super::tables::$area(), "http", &$flags);
+                    super::compare(super::tools(), &super::$table::$area(), "http", &$flags);
                 }
             )*
         }
@@ -93,21 +98,40 @@ macro_rules! areas {
             $(
                 #[test]
                 fn $area() {
-                    super::compare(super::members(), &super::tables::$area(), "http", &$flags);
+                    super::compare(super::members(), &super::$table::$area(), "http", &$flags);
                 }
             )*
         }
     };
 }
 areas! {
-    keys_and_values: [];
-    transactions: [];
-    watches: [];
-    leases: [];
-    members_and_endpoints: [];
-    membership_changes: [];
-    command_line_and_environment: [];
-    space_is_used_up: ["--quota-backend-bytes=100000".to_owned()];
+    tables::keys_and_values: [];
+    tables::transactions: [];
+    tables::watches: [];
+    tables::leases: [];
+    tables::members_and_endpoints: [];
+    tables::membership_changes: [];
+    tables::command_line_and_environment: [];
+    tables::space_is_used_up: ["--quota-backend-bytes=100000".to_owned()];
+    turns::locks: [];
+    turns::elections: [];
+    clusters::mirrors: [];
+    clusters::downgrades: [];
+    clusters::data_scale: [];
+}
+
+/// The tools only: authentication is not in our member.
+#[test]
+fn tool_users_and_roles() {
+    compare(tools(), &auth::users_and_roles(), "http", &[]);
+}
+
+#[test]
+fn every_flag_and_command_of_etcds_tool() {
+    match program("OFFICIAL_ETCDCTL_BIN") {
+        Some(official) => help::compare(&official, Path::new(OURS)),
+        None => skipped(),
+    }
 }
 
 #[test]

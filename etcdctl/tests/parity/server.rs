@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// A member that dies with the test.
 pub struct Server {
     child: Child,
+    /// How it was started.
+    command: Command,
     _data: tempfile::TempDir,
 }
 
@@ -21,25 +23,32 @@ impl Server {
         let data = tempfile::tempdir().expect("a temporary directory");
         let client = format!("{scheme}://127.0.0.1:{port}");
         let peer = format!("http://127.0.0.1:{}", free_port());
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--name", "one", "--log-level", "error"])
             .arg("--data-dir")
             .arg(data.path())
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", "http://127.0.0.1:1"])
             .args(["--initial-cluster", "one=http://127.0.0.1:1"])
-            .args(flags)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server program can be started");
-        let server = Self { child, _data: data };
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(60), "etcd does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            .args(flags);
+        let server = Self::spawn(command, data);
+        wait_for(port);
         server
+    }
+
+    fn spawn(mut command: Command, data: tempfile::TempDir) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("the server program can be started");
+        Self { child, command, _data: data }
+    }
+
+    /// Ends without warning and starts again on the same data.
+    pub fn restart(&mut self, port: u16) {
+        self.child.kill().expect("the child is ours");
+        self.child.wait().expect("the child is ours");
+        self.child = self.command.spawn().expect("the server program can be started");
+        wait_for(port);
     }
 }
 
@@ -73,20 +82,25 @@ impl Three {
         let start = |at: usize| {
             let data = tempfile::tempdir().expect("a temporary directory");
             let client = format!("http://127.0.0.1:{}", self.0[at].0);
-            let child = Command::new(program)
+            let mut command = Command::new(program);
+            command
                 .args(["--name", &format!("m{at}"), "--log-level", "error"])
                 .arg("--data-dir")
                 .arg(data.path())
                 .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
                 .args(["--listen-peer-urls", &peer(at), "--initial-advertise-peer-urls", &peer(at)])
-                .args(["--initial-cluster", &cluster])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the server program can be started");
-            Server { child, _data: data }
+                .args(["--initial-cluster", &cluster]);
+            Server::spawn(command, data)
         };
         vec![start(0), start(1), start(2)]
+    }
+}
+
+fn wait_for(port: u16) {
+    let start = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(60), "etcd does not listen");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -6,7 +6,7 @@ use super::case::{Case, case};
 use super::server::free_port;
 
 /// The same command in every output format, with and without `--hex`.
-fn formats(line: &str) -> Vec<Case> {
+pub fn formats(line: &str) -> Vec<Case> {
     let flags = [
         "",
         " --hex",
@@ -398,6 +398,9 @@ pub fn command_line_and_environment() -> Vec<Case> {
         cases.push(case(line).own_words());
     }
     cases.extend([
+        case("pot"),
+        case("help bogus"),
+        case("help bogus get").own_words(),
         case("version"),
         case("version x"),
         case("--nope"),
@@ -426,7 +429,32 @@ pub fn command_line_and_environment() -> Vec<Case> {
         case("put a 12345678901234567890 --max-request-bytes 10"),
         case("get a --user root:x"),
         case("get a --user root --password x"),
-        case("get a --user root").stdin("x\n").own_words(),
+        case("get a --user root").stdin("x\n"),
+        case("get a --user ''"),
+        case("get a --user :x"),
+        case("get a --auth-jwt-token t"),
+        case("get a --user root:x --dial-timeout 1s --endpoints 127.0.0.1:1"),
+        case("get a --user root:x --dial-timeout 0s"),
+        case("get a --dial-timeout x"),
+        case("get a --keepalive-time 1s --keepalive-timeout 1s"),
+        case("get a --keepalive-time x"),
+        case("get a --keepalive-timeout -1"),
+        case("get a --max-recv-bytes x"),
+        case("get a --max-request-bytes 0x10"),
+        case("get a --max-recv-bytes 3"),
+        case("get a -d ''"),
+        case("get a --discovery-srv '' --discovery-srv-name x"),
+        case("get a -d no-such-domain.invalid").own_words(),
+        case("get a --insecure-discovery=false"),
+        case("get a --insecure-transport=false --command-timeout 1s"),
+        case("get a --command-timeout 1s").env("ETCDCTL_INSECURE_TRANSPORT", "false"),
+        case("get a --insecure-transport").env("ETCDCTL_INSECURE_TRANSPORT", "false"),
+        case("get a").env("ETCDCTL_DIAL_TIMEOUT", "x"),
+        case("get a -d ''").env("ETCDCTL_DISCOVERY_SRV", "x.invalid"),
+        case("get a").env("ETCDCTL_CERT", "no-such-file"),
+        case("get a").env("ETCDCTL_USER", "root:x").env("ETCDCTL_PASSWORD", "y"),
+        case("watch a --rev 1 --debug -w xml").env("ETCDCTL_WATCH_RANGE_END", ""),
+        case("lock l true").env("ETCDCTL_WRITE_OUT", "xml"),
         case("completion"),
         case("completion tcsh"),
     ]);

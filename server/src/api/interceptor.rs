@@ -73,7 +73,19 @@ impl<'a> Call<'a> {
     /// # Errors
     /// Why it is not served.
     pub fn admit_stream(&self) -> Result<Monitor, Failure> {
-        let wants_leader = self.check(false, &STREAM)?;
+        self.stream(false)
+    }
+
+    /// Lets a stream in that a learner serves as well.
+    ///
+    /// # Errors
+    /// Why it is not served.
+    pub fn admit_stream_of_learner(&self) -> Result<Monitor, Failure> {
+        self.stream(true)
+    }
+
+    fn stream(&self, of_learner: bool) -> Result<Monitor, Failure> {
+        let wants_leader = self.check(of_learner, &STREAM)?;
         Ok(Monitor { node: self.node.clone(), method: self.method, wants_leader })
     }
 

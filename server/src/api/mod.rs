@@ -17,6 +17,7 @@ mod message;
 mod method;
 mod range;
 mod range_stream;
+mod snapshot;
 pub mod status;
 mod timing;
 mod turn;
@@ -132,7 +133,7 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::Defragment => call.unary(message, maintenance::defragment).await,
         Method::Hash => call.unary(message, maintenance::hash).await,
         Method::HashKv => call.unary(message, maintenance::hash_kv).await,
-        Method::Snapshot => call.not_implemented("the snapshot stream"),
+        Method::Snapshot => snapshot::answer(&call, message).await,
         Method::MoveLeader => call.unary(message, maintenance::move_leader).await,
         Method::Downgrade => call.unary(message, maintenance::downgrade).await,
 

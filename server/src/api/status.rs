@@ -191,6 +191,7 @@ fn of_invalid(invalid: &Invalid) -> (Code, Cow<'static, str>) {
             Code::Unimplemented,
             format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}").into(),
         ),
+        Invalid::NoThread => (Code::ResourceExhausted, "etcdserver: no thread for this request".into()),
         Invalid::Truncated => (Code::Internal, "unexpected EOF".into()),
     }
 }

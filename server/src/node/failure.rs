@@ -181,6 +181,9 @@ pub enum Invalid {
     /// The message is compressed, which this member does not read.
     #[error("compressed message ({0:?})")]
     Compressed(String),
+    /// The system gives no thread to do it on.
+    #[error("no thread for it")]
+    NoThread,
     /// The client ended or cut its side before a whole message had come.
     #[error("the request ended early")]
     Truncated,

@@ -31,10 +31,7 @@ type Named = [(String, Vec<Url>)];
 
 /// Decides who the member is. A refusal is etcd's text where etcd has one.
 pub async fn found(config: &Config, members: &Named, dialer: &Dialer) -> Result<Founding, String> {
-    let name = &config.flags.name;
-    if !members.iter().any(|(member, _)| member == name) {
-        return Err(format!("couldn't find local name {name:?} in the initial cluster configuration"));
-    }
+    own_urls(members, &config.flags.name)?;
     match config.flags.initial_cluster_state {
         ClusterState::New => create(config, members, dialer).await,
         ClusterState::Existing => join(config, members, dialer).await,
@@ -43,26 +40,45 @@ pub async fn found(config: &Config, members: &Named, dialer: &Dialer) -> Result<
 
 async fn create(config: &Config, members: &Named, dialer: &Dialer) -> Result<Founding, String> {
     let flags = &config.flags;
-    let own_urls = members.iter().find(|(name, _)| *name == flags.name).map_or(&[][..], |(_, urls)| urls);
-    check_advertised(config, own_urls)?;
-    check_duplicates(members)?;
-    let founders: Vec<Member> = members
-        .iter()
-        .map(|(name, urls)| {
-            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-            let id = ids::member_id(&peer_urls, &flags.initial_cluster_token, None);
-            Member { id, name: name.clone(), peer_urls, ..Member::default() }
-        })
-        .collect();
-    let all: Vec<u64> = founders.iter().map(|member| member.id).collect();
-    let own = founders.iter().find(|member| member.name == flags.name).map_or(0, |member| member.id);
+    let founding = new_cluster(
+        members,
+        &flags.name,
+        &flags.initial_cluster_token,
+        &flags.initial_advertise_peer_urls.0,
+    )?;
+    let own = founding.identity.member_id;
     if let Ok(known) = ask_members(members, &flags.name, dialer, ASK_TIMEOUT).await
         && known.members.iter().any(|member| member.id == own && !member.client_urls.is_empty())
     {
         return Err(format!("member {own:x} has already been bootstrapped"));
     }
+    Ok(founding)
+}
+
+/// The member of this name in a cluster that these members found. The checks are etcd's, in its order.
+///
+/// # Errors
+/// etcd's text for what does not fit together.
+pub fn new_cluster(members: &Named, name: &str, token: &str, advertised: &[Url]) -> Result<Founding, String> {
+    check_advertised(name, advertised, own_urls(members, name)?)?;
+    check_duplicates(members)?;
+    let founders: Vec<Member> = members
+        .iter()
+        .map(|(name, urls)| {
+            let peer_urls: Vec<String> = urls.iter().map(Url::to_string).collect();
+            let id = ids::member_id(&peer_urls, token, None);
+            Member { id, name: name.clone(), peer_urls, ..Member::default() }
+        })
+        .collect();
+    let all: Vec<u64> = founders.iter().map(|member| member.id).collect();
+    let own = founders.iter().find(|member| member.name == name).map_or(0, |member| member.id);
     let identity = Identity { cluster_id: ids::cluster_id(&all), member_id: own };
     Ok(Founding { identity, founders, peers: Vec::new() })
+}
+
+fn own_urls<'a>(members: &'a Named, name: &str) -> Result<&'a [Url], String> {
+    let own = members.iter().find(|(member, _)| member == name).map(|(_, urls)| &urls[..]);
+    own.ok_or_else(|| format!("couldn't find local name {name:?} in the initial cluster configuration"))
 }
 
 async fn join(config: &Config, members: &Named, dialer: &Dialer) -> Result<Founding, String> {
@@ -298,24 +314,22 @@ fn check_duplicates(members: &Named) -> Result<(), String> {
 }
 
 /// The member's URLs in --initial-cluster must be those it advertises, by text or by address.
-fn check_advertised(config: &Config, own_urls: &[Url]) -> Result<(), String> {
-    let name = &config.flags.name;
-    let advertised = &config.flags.initial_advertise_peer_urls;
+fn check_advertised(name: &str, advertised: &[Url], own_urls: &[Url]) -> Result<(), String> {
     let missing = |from: &[Url], of: &[Url]| -> Vec<String> {
         from.iter().filter(|url| !of.iter().any(|other| same(url, other))).map(Url::to_string).collect()
     };
     let listed = |urls: &[Url]| urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
-    let not_advertised = missing(own_urls, &advertised.0);
+    let texts = advertised.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
+    let not_advertised = missing(own_urls, advertised);
     if !not_advertised.is_empty() {
         let not_advertised: Vec<String> = not_advertised.iter().map(|url| format!("{name}={url}")).collect();
         return Err(format!(
-            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={advertised} (resolved urls: {:?} != {:?})",
+            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={texts} (resolved urls: {texts:?} != {:?})",
             not_advertised.join(","),
-            advertised.to_string(),
             own_urls.iter().map(Url::as_str).collect::<Vec<_>>().join(","),
         ));
     }
-    let not_listed = missing(&advertised.0, own_urls);
+    let not_listed = missing(advertised, own_urls);
     if !not_listed.is_empty() {
         return Err(format!(
             "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",

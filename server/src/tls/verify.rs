@@ -345,7 +345,7 @@ pub async fn matches_address(leaf: &CertificateDer<'_>, remote: IpAddr) -> io::R
     }
     // A wildcard, or a name that leads elsewhere: then it counts what the address is called.
     if !hosts.is_empty()
-        && let Ok(names) = crate::dns::names(remote).await
+        && let Ok(names) = dns::names(remote).await
         && names.iter().any(|name| hosts.iter().any(|host| covers(host, name)))
     {
         return Ok(());

@@ -12,7 +12,7 @@ use prost::Message;
 use proto::command::command::Op;
 use proto::etcdserverpb::{self as pb, AlarmType, alarm_request::AlarmAction};
 
-use crate::storage::{Batch, Column, Storage};
+use crate::storage::{Batch, Column, Read, Storage};
 use crate::{Fault, Refusal, txn};
 
 /// Rows in the meta column: this and an encoded `AlarmMember`, as etcd's alarm bucket holds it.
@@ -112,9 +112,14 @@ impl Table {
 }
 
 /// The keys of etcd's alarm bucket in order.
-pub(crate) fn rows(storage: &Storage) -> impl Iterator<Item = Result<Bytes, Fault>> {
-    let rows = storage.scan(Column::Meta, PREFIX, Some(b"alarm0"));
+pub(crate) fn rows(from: &impl Read) -> impl Iterator<Item = Result<Bytes, Fault>> {
+    let rows = from.scan(Column::Meta, PREFIX, Some(b"alarm0"));
     rows.map(|row| row.map(|(key, _)| key.slice(PREFIX.len()..)))
+}
+
+/// Raises an alarm in a state that nobody reads yet.
+pub(crate) fn put(batch: &mut Batch, alarm: &pb::AlarmMember) {
+    batch.put(Column::Meta, &row_key(&(alarm.alarm, alarm.member_id)), &[]);
 }
 
 fn member(&(alarm, member_id): &(i32, u64)) -> pb::AlarmMember {

@@ -14,11 +14,13 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use proto::etcdserverpb as pb;
+use snapshot::bbolt::{Source, Visitor};
+use snapshot::schema::{Bucket, CONSISTENT_INDEX, STORAGE_VERSION, TERM};
 
 use crate::mvcc::{Query, Rows, View};
-use crate::storage::{Column, Storage};
-use crate::{Fault, KeyRange, Refusal, Revision, alarm, lease, members};
+use crate::snapshot::{ExportError, Image};
+use crate::storage::Storage;
+use crate::{Fault, KeyRange, Refusal, Revision};
 
 /// The answer to HashKV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,8 @@ struct Kept<'a> {
 
 impl<'a> Kept<'a> {
     fn at(view: &'a View, revision: i64) -> Result<Self, Fault> {
-        let everything = || KeyRange::From(Bytes::from_static(&[0]));
+        // With the empty key, under which no client has anything: a restore that raised the revision.
+        let everything = || KeyRange::From(Bytes::new());
         let range = |at| {
             let query = Query { revision: at, keys_only: true, ..Query::all(everything()) };
             view.range(&query)?.map_err(|refusal| Fault::Corrupt {
@@ -174,176 +177,35 @@ fn mod_revision(row: Bytes) -> Result<i64, Fault> {
 
 /// Hashes everything, as etcd's buckets would hold it; without what differs between members at the
 /// same revision: `consistent_index`, `term` and `storageVersion`.
-pub(crate) fn all(
-    storage: &Storage,
-    cluster: &members::Cluster,
-    compaction: Compaction,
-) -> Result<u32, Fault> {
+pub(crate) fn all(storage: &Storage) -> Result<u32, Fault> {
+    let image = Image::of(storage, &|| true)?;
     let mut hasher = Hasher::default();
-    hasher.bucket("alarm");
-    for alarm in alarm::rows(storage) {
-        hasher.row(&alarm?, &[]);
+    match image.visit(&mut hasher) {
+        Ok(()) => Ok(hasher.crc),
+        Err(ExportError::Fault(fault)) => Err(fault),
+        Err(other) => Err(Fault::Corrupt { what: "hash", detail: other.to_string() }),
     }
-    hasher.bucket("auth");
-    // An etcd without users has this one row.
-    hasher.row(b"authRevision", &1_u64.to_be_bytes());
-    hasher.bucket("authRoles");
-    hasher.bucket("authUsers");
-    hasher.bucket("cluster");
-    if let Some(version) = &cluster.version {
-        hasher.row(b"clusterVersion", version.as_bytes());
-    }
-    if let Some(downgrade) = &cluster.downgrade {
-        hasher.row(b"downgrade", downgrade_json(downgrade).as_bytes());
-    }
-    hasher.bucket("key");
-    for row in storage.scan(Column::Rev, &[], None) {
-        let (key, value) = row?;
-        hasher.row(&key, &value);
-    }
-    hasher.bucket("lease");
-    for row in lease::records(storage) {
-        let (id, lease) = row?;
-        hasher.row(&id, &lease);
-    }
-    hasher.bucket("members");
-    // etcd's keys are hexadecimal text, whose order is not that of the ids.
-    let mut by_text: Vec<_> = cluster.members.values().map(|m| (format!("{:x}", m.id), m)).collect();
-    by_text.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    for (id, member) in by_text {
-        hasher.row(id.as_bytes(), member_json(member).as_bytes());
-    }
-    hasher.bucket("members_removed");
-    let mut removed: Vec<_> = cluster.removed.iter().map(|id| format!("{id:x}")).collect();
-    removed.sort_unstable();
-    for id in removed {
-        hasher.row(id.as_bytes(), b"removed");
-    }
-    hasher.bucket("meta");
-    hasher.row(b"confState", conf_state_json(cluster).as_bytes());
-    for (name, main) in
-        [("finishedCompactRev", compaction.finished), ("scheduledCompactRev", compaction.scheduled)]
-    {
-        if main >= 0 {
-            hasher.row(name.as_bytes(), Revision { main, sub: 0 }.to_key(false).as_ref());
-        }
-    }
-    Ok(hasher.crc)
-}
-
-/// How far compactions are: -1 if there was none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Compaction {
-    pub(crate) scheduled: i64,
-    pub(crate) finished: i64,
 }
 
 #[derive(Default)]
 struct Hasher {
     crc: u32,
+    in_meta: bool,
 }
 
-impl Hasher {
-    fn bucket(&mut self, name: &str) {
-        self.crc = crc32c::crc32c_append(self.crc, name.as_bytes());
+impl Visitor<ExportError> for Hasher {
+    fn bucket(&mut self, name: &[u8]) -> Result<(), ExportError> {
+        self.in_meta = name == Bucket::Meta.name().as_bytes();
+        self.crc = crc32c::crc32c_append(self.crc, name);
+        Ok(())
     }
 
-    fn row(&mut self, key: &[u8], value: &[u8]) {
-        self.crc = crc32c::crc32c_append(self.crc, key);
-        self.crc = crc32c::crc32c_append(self.crc, value);
-    }
-}
-
-/// A member as etcd 3.7's `members` bucket holds it.
-fn member_json(member: &pb::Member) -> String {
-    let mut json = format!("{{\"id\":{},\"peerURLs\":{}", member.id, json_list(&member.peer_ur_ls));
-    if member.is_learner {
-        json.push_str(",\"isLearner\":true");
-    }
-    if !member.name.is_empty() {
-        json.push_str(",\"name\":");
-        push_json(&mut json, &member.name);
-    }
-    if !member.client_ur_ls.is_empty() {
-        json.push_str(",\"clientURLs\":");
-        json.push_str(&json_list(&member.client_ur_ls));
-    }
-    json.push('}');
-    json
-}
-
-/// A downgrade as etcd 3.7's `cluster` bucket holds it.
-pub(crate) fn downgrade_json(downgrade: &pb::DowngradeInfo) -> String {
-    let mut json = String::from("{\"target-version\":");
-    push_json(&mut json, &downgrade.target_version);
-    json.push_str(&format!(",\"enabled\":{}}}", downgrade.enabled));
-    json
-}
-
-fn conf_state_json(cluster: &members::Cluster) -> String {
-    let ids = |learner: bool| {
-        let members = cluster.members.values().filter(|member| member.is_learner == learner);
-        members.map(|member| member.id.to_string()).collect::<Vec<_>>().join(",")
-    };
-    let (voters, learners) = (ids(false), ids(true));
-    let learners = if learners.is_empty() { learners } else { format!(",\"learners\":[{learners}]") };
-    format!("{{\"voters\":[{voters}]{learners},\"auto_leave\":false}}")
-}
-
-fn json_list(texts: &[String]) -> String {
-    let mut json = String::from("[");
-    for (at, text) in texts.iter().enumerate() {
-        if at > 0 {
-            json.push(',');
+    fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), ExportError> {
+        let left_out = [CONSISTENT_INDEX, TERM, STORAGE_VERSION];
+        if !(self.in_meta && left_out.iter().any(|name| key == name.as_bytes())) {
+            self.crc = crc32c::crc32c_append(self.crc, key);
+            self.crc = crc32c::crc32c_append(self.crc, value);
         }
-        push_json(&mut json, text);
-    }
-    json.push(']');
-    json
-}
-
-/// Writes a string as Go's encoder does: what HTML would take for markup is escaped too.
-fn push_json(json: &mut String, text: &str) {
-    json.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => json.extend(['\\', c]),
-            '\n' => json.push_str("\\n"),
-            '\r' => json.push_str("\\r"),
-            '\t' => json.push_str("\\t"),
-            '\u{8}' => json.push_str("\\b"),
-            '\u{c}' => json.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..'\u{20}' => {
-                json.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            c => json.push(c),
-        }
-    }
-    json.push('"');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_look_like_etcds() {
-        let member = pb::Member {
-            id: 3319814642761637952,
-            name: "n1".into(),
-            peer_ur_ls: vec!["http://a:2380".into(), "http://b:2380".into()],
-            client_ur_ls: vec!["http://a:2379".into()],
-            is_learner: true,
-        };
-        assert_eq!(
-            member_json(&member),
-            r#"{"id":3319814642761637952,"peerURLs":["http://a:2380","http://b:2380"],"isLearner":true,"name":"n1","clientURLs":["http://a:2379"]}"#
-        );
-        let downgrade = pb::DowngradeInfo { enabled: true, target_version: "3.6.0".into() };
-        assert_eq!(downgrade_json(&downgrade), r#"{"target-version":"3.6.0","enabled":true}"#);
-        assert_eq!(downgrade_json(&Default::default()), r#"{"target-version":"","enabled":false}"#);
-        let mut text = String::new();
-        push_json(&mut text, "a\"\\<\u{1}é\n");
-        assert_eq!(text, "\"a\\\"\\\\\\u003c\\u0001é\\n\"");
+        Ok(())
     }
 }

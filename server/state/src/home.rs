@@ -63,6 +63,13 @@ impl Home {
         Ok(storage)
     }
 
+    /// Creates an empty state where there is none.
+    pub(crate) fn create(&self) -> Result<Storage, Fault> {
+        fs::create_dir(&self.options.dir)
+            .map_err(|source| Fault::Io { path: self.options.dir.clone(), source })?;
+        Storage::open(&self.options.dir, true, &self.memory)
+    }
+
     /// Moves the files of a state in beside the one that counts. They are gone from `files` then.
     pub(crate) fn receive(&self, files: &Path) -> Result<PathBuf, Fault> {
         let number = self.others()?.into_iter().flatten().max().unwrap_or(0) + 1;

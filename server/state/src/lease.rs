@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use prost::Message;
 use proto::leasepb;
 
-use crate::storage::{Batch, Column, Storage};
+use crate::storage::{Batch, Column, Read, Storage};
 use crate::{Fault, Refusal};
 
 /// etcd's limit for a time to live, in seconds.
@@ -170,9 +170,25 @@ pub(crate) fn attached(storage: &Storage, id: i64) -> Result<Vec<Bytes>, Fault> 
 }
 
 /// The rows of etcd's lease bucket: `BE64(id)` and the encoded lease, in order.
-pub(crate) fn records(storage: &Storage) -> impl Iterator<Item = Result<(Bytes, Bytes), Fault>> {
-    let rows = storage.scan(Column::Lease, &[RECORD], Some(&[RECORD + 1]));
+pub(crate) fn records(from: &impl Read) -> impl Iterator<Item = Result<(Bytes, Bytes), Fault>> {
+    let rows = from.scan(Column::Lease, &[RECORD], Some(&[RECORD + 1]));
     rows.map(|row| row.map(|(key, value)| (key.slice(1..), value)))
+}
+
+/// Takes over the row of a lease, in a state that nobody reads yet.
+pub(crate) fn put_record(batch: &mut Batch, id: i64, record: &[u8]) {
+    batch.put(Column::Lease, &record_key(id), record);
+}
+
+/// How many keys are attached to leases that do not exist.
+pub(crate) fn astray(storage: &Storage, exists: impl Fn(i64) -> bool) -> Result<u64, Fault> {
+    let mut astray = 0;
+    for row in storage.scan(Column::Lease, &[ATTACHED], Some(&[ATTACHED + 1])) {
+        let (row, _) = row?;
+        let id = row[1..].first_chunk().map(|id| i64::from_be_bytes(*id));
+        astray += u64::from(!id.is_some_and(&exists));
+    }
+    Ok(astray)
 }
 
 fn record_key(id: i64) -> [u8; 9] {

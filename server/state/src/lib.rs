@@ -11,9 +11,12 @@
 //!                                     │
 //!                       Reader::view ─┴─► View: range, lease, members, hash
 //! ```
+//!
+//! [`Reader::image`] gives the state as the buckets of an etcd, [`snapshot::restore`] makes one of them.
 
 mod alarm;
 pub mod apply;
+mod auth;
 mod checkpoint;
 pub mod entry;
 pub mod error;
@@ -30,6 +33,7 @@ mod options;
 mod reader;
 pub mod reply;
 mod revision;
+pub mod snapshot;
 mod storage;
 pub mod txn;
 pub mod validate;

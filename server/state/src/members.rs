@@ -21,7 +21,7 @@ use prost::Message;
 use proto::command::MemberAttributes;
 use proto::etcdserverpb as pb;
 
-use crate::storage::{Batch, Column, Storage};
+use crate::storage::{Batch, Column, Read, Storage};
 use crate::{Fault, LogId, Node};
 
 /// Rows in the meta column.
@@ -61,19 +61,7 @@ pub(crate) type Published = Arc<ArcSwap<Cluster>>;
 
 impl Table {
     pub(crate) fn load(storage: &Storage) -> Result<Self, Fault> {
-        let mut members = BTreeMap::new();
-        for row in storage.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
-            let (_, value) = row?;
-            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
-            members.insert(member.id, member);
-        }
-        let version = text(storage, CLUSTER_VERSION, "cluster version")?;
-        let storage_version = text(storage, STORAGE_VERSION, "storage version")?;
-        let downgrade = storage.get(Column::Meta, DOWNGRADE)?.map(pb::DowngradeInfo::decode).transpose();
-        let downgrade = downgrade.map_err(|e| corrupt("downgrade", e))?;
-        let removed = removed(storage)?;
-        let membership = membership(storage)?;
-        let cluster = Cluster { members, removed, version, storage_version, downgrade };
+        let (cluster, membership) = (Cluster::read(storage)?, membership(storage)?);
         let table = Self { cluster, membership, published: Published::default() };
         table.publish();
         Ok(table)
@@ -158,13 +146,33 @@ impl Table {
     }
 }
 
+impl Cluster {
+    /// The cluster as these rows have it.
+    pub(crate) fn read(from: &impl Read) -> Result<Self, Fault> {
+        let mut members = BTreeMap::new();
+        for row in from.scan(Column::Meta, MEMBER, Some(MEMBER_END)) {
+            let (_, value) = row?;
+            let member = pb::Member::decode(value).map_err(|e| corrupt("member", e))?;
+            members.insert(member.id, member);
+        }
+        let downgrade = from.get(Column::Meta, DOWNGRADE)?.map(pb::DowngradeInfo::decode).transpose();
+        Ok(Self {
+            members,
+            removed: removed(from)?,
+            version: text(from, CLUSTER_VERSION, "cluster version")?,
+            storage_version: text(from, STORAGE_VERSION, "storage version")?,
+            downgrade: downgrade.map_err(|e| corrupt("downgrade", e))?,
+        })
+    }
+}
+
 /// The last membership entry in a database.
 pub(crate) fn membership(storage: &Storage) -> Result<Option<(LogId, Bytes)>, Fault> {
     storage.get(Column::Meta, MEMBERSHIP)?.map(decode_membership).transpose()
 }
 
-fn removed(storage: &Storage) -> Result<BTreeSet<u64>, Fault> {
-    let rows = storage.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
+fn removed(from: &impl Read) -> Result<BTreeSet<u64>, Fault> {
+    let rows = from.scan(Column::Meta, REMOVED, Some(REMOVED_END)).map(|row| {
         let (key, _) = row?;
         let id = key[REMOVED.len()..].try_into().map_err(|e| corrupt("removed member", e))?;
         Ok(u64::from_be_bytes(id))
@@ -172,8 +180,8 @@ fn removed(storage: &Storage) -> Result<BTreeSet<u64>, Fault> {
     rows.collect()
 }
 
-fn text(storage: &Storage, row: &[u8], what: &'static str) -> Result<Option<String>, Fault> {
-    let text = storage.get(Column::Meta, row)?.map(|text| String::from_utf8(text.into()));
+fn text(from: &impl Read, row: &[u8], what: &'static str) -> Result<Option<String>, Fault> {
+    let text = from.get(Column::Meta, row)?.map(|text| String::from_utf8(text.into()));
     text.transpose().map_err(|e| corrupt(what, e))
 }
 

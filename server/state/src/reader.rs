@@ -11,8 +11,9 @@ use proto::etcdserverpb as pb;
 use crate::hash::{self, HashKv};
 use crate::lease::{self, Lease};
 use crate::mvcc::{self, View, Views};
+use crate::snapshot::Image;
 use crate::storage::{Column, Storage};
-use crate::{Checkpoint, Fault, LogId, Refusal, alarm, members};
+use crate::{Checkpoint, Fault, LogId, Refusal, alarm, auth, members};
 
 /// How often, and after which pause, a flush is looked after: ten seconds in all.
 const FLUSH_ATTEMPTS_MAX: u32 = 10_000;
@@ -140,12 +141,29 @@ impl Reader {
     /// # Errors
     /// When the disk refuses.
     pub fn hash(&self) -> Result<u32, Fault> {
+        hash::all(&self.source.load_full().storage)
+    }
+
+    /// Freezes the state as of now and hands it to `take` as the buckets of etcd. Commands go on meanwhile. `wanted`
+    /// is asked now and then while it is read.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn image<R>(
+        &self,
+        wanted: &dyn Fn() -> bool,
+        take: impl FnOnce(&Image<'_>) -> R,
+    ) -> Result<R, Fault> {
         let source = self.source.load_full();
-        let compaction = hash::Compaction {
-            scheduled: source.views.view().compacted(),
-            finished: source.views.compaction_finished(),
-        };
-        hash::all(&source.storage, &source.cluster.load(), compaction)
+        Ok(take(&Image::of(&source.storage, wanted)?))
+    }
+
+    /// Whether users have to authenticate.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn auth_enabled(&self) -> Result<bool, Fault> {
+        auth::is_enabled(&self.source.load_full().storage)
     }
 
     /// The revision up to which superseded records have been deleted, -1 before the first compaction.

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
-    IteratorMode, ReadOptions, ReadTier, WriteBatch, WriteBufferManager, WriteOptions,
-    checkpoint::Checkpoint,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBIteratorWithThreadMode,
+    Direction, FlushOptions, IteratorMode, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteBufferManager,
+    WriteOptions, checkpoint::Checkpoint,
 };
 
 use crate::{Fault, home};
 
+/// Bytes read ahead where everything is read once and in order.
+const READ_AHEAD: usize = 2 << 20;
 /// How often a database that was replaced is asked whether it is still in use.
 const RETIRE_POLL: Duration = Duration::from_millis(50);
 
@@ -148,6 +150,12 @@ impl Storage {
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
+    /// All columns as they are now, for as long as it is held: one state, between two batches. It holds up no write
+    /// and no flush; what is deleted or replaced meanwhile keeps its room on disk.
+    pub(crate) fn frozen(&self) -> Frozen<'_> {
+        Frozen { snapshot: self.inner.db.snapshot(), storage: self }
+    }
+
     /// As [`Storage::get`], but only what would survive a crash now.
     pub(crate) fn get_persisted(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Fault> {
         let mut options = ReadOptions::default();
@@ -173,12 +181,8 @@ impl Storage {
 
     /// Rows with `from` ≤ key < `to`, ascending; `to` = `None` means to the end.
     pub(crate) fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>) -> Scan<'_> {
-        let mut options = ReadOptions::default();
-        if let Some(to) = to {
-            options.set_iterate_upper_bound(to);
-        }
         let mode = IteratorMode::From(from, Direction::Forward);
-        Scan { rows: self.inner.db.iterator_cf_opt(self.handle(column), options, mode), storage: self }
+        Scan { rows: self.inner.db.iterator_cf_opt(self.handle(column), up_to(to), mode), storage: self }
     }
 
     /// Rows with key ≤ `from`, descending, down to and including `down_to`.
@@ -267,6 +271,73 @@ fn column_options(column: Column, cache: &Cache) -> rocksdb::Options {
     options
 }
 
+/// What rows can be read from: the database as it is, or as it was.
+pub(crate) trait Read {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+
+    /// Rows with `from` ≤ key < `to`, ascending; `to` = `None` means to the end.
+    fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>) -> Scan<'_>;
+}
+
+impl Read for Storage {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Self::get(self, column, key)
+    }
+
+    fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>) -> Scan<'_> {
+        Self::scan(self, column, from, to)
+    }
+}
+
+/// All columns as they were at one moment.
+pub(crate) struct Frozen<'a> {
+    snapshot: Snapshot<'a>,
+    storage: &'a Storage,
+}
+
+impl Frozen<'_> {
+    /// Tells all rows of a column in order, up to one that fails. They are read once and leave no trace in the
+    /// block cache.
+    pub(crate) fn each<E: From<Fault>>(
+        &self,
+        column: Column,
+        mut tell: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(READ_AHEAD);
+        let mut rows = self.snapshot.raw_iterator_cf_opt(self.storage.handle(column), options);
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            tell(key, value)?;
+            rows.next();
+        }
+        rows.status().map_err(|e| self.storage.fault(e).into())
+    }
+}
+
+impl Read for Frozen<'_> {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let found = self.snapshot.get_pinned_cf(self.storage.handle(column), key);
+        let found = found.map_err(|e| self.storage.fault(e))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(&self, column: Column, from: &[u8], to: Option<&[u8]>) -> Scan<'_> {
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let rows = self.snapshot.iterator_cf_opt(self.storage.handle(column), up_to(to), mode);
+        Scan { rows, storage: self.storage }
+    }
+}
+
+fn up_to(end: Option<&[u8]>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if let Some(end) = end {
+        options.set_iterate_upper_bound(end);
+    }
+    options
+}
+
 /// Rows to be written together.
 pub(crate) struct Batch {
     storage: Storage,
@@ -285,7 +356,7 @@ impl Batch {
 
 /// Rows in order.
 pub(crate) struct Scan<'a> {
-    rows: rocksdb::DBIteratorWithThreadMode<'a, DB>,
+    rows: DBIteratorWithThreadMode<'a, DB>,
     storage: &'a Storage,
 }
 

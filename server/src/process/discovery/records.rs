@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail, ensure};
+use dns::Service;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::config::url::Url;
-use crate::dns::{self, Service};
 
 /// Names and peer URLs of the members, as the records of the domain say.
 ///

@@ -61,6 +61,10 @@ impl Entry {
 
     /// Length of the newest record as an encoded `mvccpb.KeyValue`.
     pub(super) fn row_len(&self, key_len: usize) -> usize {
+        // Of no key a record has version 0, but for the empty one that a restore puts behind all others.
+        if self.version == 0 {
+            return 0;
+        }
         kv_len(key_len, self.created, self.modified.main, self.version, self.value_len as usize, self.lease)
     }
 

@@ -36,6 +36,7 @@ mod writer;
 
 pub use query::{Order, Query, Selection, Sort, Target};
 pub use rows::Rows;
-pub(crate) use state_row::{applied, persisted_applied};
+pub(crate) use state_row::{FIRST_REVISION, Standing, applied, persisted_applied};
 pub use view::{View, Views};
+pub(crate) use writer::take_over::{End, Taken};
 pub use writer::{Mvcc, Record};

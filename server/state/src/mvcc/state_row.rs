@@ -1,14 +1,16 @@
 //! The row that says how far the state is; every batch holds it.
 
-use crate::storage::{Batch, Column, Storage};
+use crate::storage::{Batch, Column, Read, Storage};
 use crate::{Fault, Fingerprint, LogId};
 
 const KEY: &[u8] = b"state";
+/// The row that says how far the background compaction is done.
+const FINISHED: &[u8] = b"compaction_finished";
 const LEN: usize = 56;
 /// Without a fingerprint, as the first release wrote it.
 const LEN_BEFORE: usize = 40;
 /// An empty store stands at this revision.
-const FIRST_REVISION: i64 = 1;
+pub(crate) const FIRST_REVISION: i64 = 1;
 pub(super) const NEVER_COMPACTED: i64 = -1;
 
 /// How far the state is.
@@ -36,8 +38,8 @@ impl Default for StateRow {
 }
 
 impl StateRow {
-    pub(super) fn read(storage: &Storage) -> Result<Self, Fault> {
-        let row = storage.get(Column::Meta, KEY)?;
+    pub(super) fn read(from: &impl Read) -> Result<Self, Fault> {
+        let row = from.get(Column::Meta, KEY)?;
         row.map_or_else(|| Ok(Self::default()), |row| Self::decode(&row))
     }
 
@@ -82,6 +84,34 @@ impl StateRow {
             fingerprint,
         })
     }
+}
+
+/// Where a key space and its compaction stand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) applied: LogId,
+    /// The revision of the last compaction asked for, -1 if there was none.
+    pub(crate) compacted: i64,
+    /// The revision up to which superseded records are deleted, -1 before the first compaction.
+    pub(crate) finished: i64,
+}
+
+impl Standing {
+    pub(crate) fn read(from: &impl Read) -> Result<Self, Fault> {
+        let StateRow { applied, compacted, .. } = StateRow::read(from)?;
+        Ok(Self { applied, compacted, finished: finished(from)? })
+    }
+}
+
+/// The revision up to which superseded records are deleted, -1 before the first compaction.
+pub(super) fn finished(from: &impl Read) -> Result<i64, Fault> {
+    let row = from.get(Column::Meta, FINISHED)?;
+    Ok(row.and_then(|row| row[..].try_into().ok().map(i64::from_be_bytes)).unwrap_or(NEVER_COMPACTED))
+}
+
+/// Records how far the background compaction is done.
+pub(super) fn put_finished(batch: &mut Batch, revision: i64) {
+    batch.put(Column::Meta, FINISHED, &revision.to_be_bytes());
 }
 
 /// The last log entry in a database, and the fingerprint as of it.

@@ -1,5 +1,7 @@
 //! The one writer: stages the changes of a group of commands and commits them together.
 
+pub(crate) mod take_over;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -18,14 +20,12 @@ use super::history;
 use super::index::{Change, Index};
 use super::query::{Query, Selection};
 use super::rows::{Found, Hit, walk};
-use super::state_row::{NEVER_COMPACTED, StateRow};
+use super::state_row::{StateRow, finished};
 use super::table::Table;
 use super::view::{Shared, Snapshot, Views, check_revision, decode_row};
 use crate::revision::KEY_LEN;
 use crate::storage::{Batch, Column, Storage};
 use crate::{Block, Event, Fault, Fingerprint, KeyRange, LogId, Options, Refusal, Revision};
-
-const FINISHED_ROW: &[u8] = b"compaction_finished";
 
 /// The newest live record of a key, as far as the index knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +108,22 @@ struct StagedEntry {
     was_live: bool,
 }
 
+impl Staged {
+    /// Stages a record in front of what is known of its key.
+    fn add(&mut self, key: &[u8], known: &mut StagedEntry, newest: Entry, row: &[u8]) -> Result<(), Fault> {
+        let (revision, delete) = (newest.modified, newest.tombstone);
+        self.batch.put(Column::Rev, revision.to_key(delete).as_ref(), row);
+        self.core.in_use += (KEY_LEN + usize::from(delete) + row.len()) as i64;
+        if known.entry.modified.main == 0 {
+            self.core.in_use += key_cost(key);
+            known.entry = newest;
+        } else {
+            known.entry.push(key.len(), newest);
+        }
+        history::spill(&mut self.batch, key, &mut known.entry)
+    }
+}
+
 /// The writing side of the key space.
 pub struct Mvcc {
     shared: Arc<Shared>,
@@ -128,10 +144,7 @@ impl Mvcc {
         if mutants::on(Mutant::RevisionBack) && compacted > 0 {
             revision -= 1;
         }
-        let finished = storage.get(Column::Meta, FINISHED_ROW)?;
-        let finished = finished
-            .and_then(|row| row[..].try_into().ok().map(i64::from_be_bytes))
-            .unwrap_or(NEVER_COMPACTED);
+        let finished = finished(storage)?;
         let (index, table) = Index::open(storage, options.memory_budget / 4, revision)?;
         let epoch = Arc::new(());
         let core = Core {
@@ -332,7 +345,19 @@ impl Mvcc {
 
     /// Writes what is staged in one batch, together with how far the log is applied, and lets readers see it.
     pub fn commit(&mut self, applied: LogId, fingerprint: Fingerprint) -> Result<(), Fault> {
-        let (revision, compacted) = (self.revision, self.compacted);
+        let compacts = self.compacted > self.stage().core.compacted;
+        if compacts {
+            let before = std::mem::replace(&mut self.stage().core.epoch, Arc::new(()));
+            self.compactor.wait_for(before);
+        }
+        self.write_staged(applied, fingerprint)?;
+        if compacts {
+            self.compactor.wake();
+        }
+        Ok(())
+    }
+
+    fn write_staged(&mut self, applied: LogId, fingerprint: Fingerprint) -> Result<(), Fault> {
         (self.applied, self.fingerprint) = (applied, fingerprint);
         self.stage();
         let Staged { mut core, mut batch, entries, rows: _ } = self.staged.take().expect("just staged");
@@ -355,19 +380,9 @@ impl Mvcc {
                 live: i64::from(!staged.entry.tombstone) - i64::from(staged.was_live),
             })
             .collect();
-        let compacts = compacted > core.compacted;
-        if compacts {
-            let before = std::mem::replace(&mut core.epoch, Arc::new(()));
-            self.compactor.wait_for(before);
-        }
-        (core.revision, core.compacted) = (revision, compacted);
+        (core.revision, core.compacted) = (self.revision, self.compacted);
         (core.applied, core.fingerprint) = (applied, fingerprint);
-        core.commit(&self.shared, batch, &changes)?;
-        drop(core);
-        if compacts {
-            self.compactor.wake();
-        }
-        Ok(())
+        core.commit(&self.shared, batch, &changes)
     }
 
     fn next_revision(&self) -> Revision {
@@ -409,19 +424,12 @@ impl Mvcc {
     ) -> Result<(), Fault> {
         let (revision, delete) = (newest.modified, newest.tombstone);
         let previous = record(&known.entry).map(|record| record.modified);
-        self.stage();
-        let staged = self.staged.as_mut().expect("just staged");
-        staged.batch.put(Column::Rev, revision.to_key(delete).as_ref(), &row);
-        staged.core.in_use += (KEY_LEN + usize::from(delete) + row.len()) as i64;
-        if known.entry.modified.main == 0 {
-            staged.core.in_use += key_cost(&key);
-            known.entry = newest;
-        } else {
-            known.entry.push(key.len(), newest);
-        }
-        history::spill(&mut staged.batch, &key, &mut known.entry)?;
         if !delete {
             self.shared.rows.insert(revision, row.clone());
+        }
+        let staged = self.stage();
+        staged.add(&key, &mut known, newest, &row)?;
+        if !delete {
             staged.rows.insert(revision, row);
         }
         staged.entries.insert(key.clone(), known);
@@ -461,11 +469,6 @@ impl Mvcc {
 /// Bytes the index row of a key is counted as, beside its records.
 pub(super) fn key_cost(key: &[u8]) -> i64 {
     key.len() as i64 + 16
-}
-
-/// Records how far the background compaction is done.
-pub(super) fn put_finished(batch: &mut Batch, revision: i64) {
-    batch.put(Column::Meta, FINISHED_ROW, &revision.to_be_bytes());
 }
 
 fn record(entry: &Entry) -> Option<Record> {

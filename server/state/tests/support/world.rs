@@ -30,6 +30,7 @@ pub struct World {
     open: Option<(State, Reader)>,
     dir: TempDir,
     memory: usize,
+    compaction_pause: Duration,
     pub model: Naive,
     pub log: Vec<Entry>,
     /// What applying each entry of the log gave, by the model.
@@ -40,20 +41,54 @@ pub struct World {
     pub fingerprints: BTreeMap<u64, Fingerprint>,
 }
 
-fn open(dir: &Path, memory: usize) -> (State, Reader) {
+pub fn options(dir: &Path, memory: usize, compaction_pause: Duration) -> Options {
     let mut options = Options::new(dir.join("db"));
     options.memory_budget = memory;
     options.compaction_batch_limit = 3;
-    options.compaction_sleep = Duration::ZERO;
-    State::open(options).expect("open")
+    options.compaction_sleep = compaction_pause;
+    options
+}
+
+fn open(dir: &Path, memory: usize, compaction_pause: Duration) -> (State, Reader) {
+    State::open(options(dir, memory, compaction_pause)).expect("open")
 }
 
 impl World {
     pub fn new(memory: usize) -> Self {
+        Self::with_pause(memory, Duration::ZERO)
+    }
+
+    /// A world whose compactions stop for so long after every few records.
+    pub fn with_pause(memory: usize, compaction_pause: Duration) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let open = Some(open(dir.path(), memory));
+        let open = Some(open(dir.path(), memory, compaction_pause));
         let (model, log, outcomes) = (Naive::default(), vec![], vec![]);
-        Self { dir, memory, open, model, log, outcomes, flushed: 0, fingerprints: BTreeMap::new() }
+        let fingerprints = BTreeMap::new();
+        Self { dir, memory, compaction_pause, open, model, log, outcomes, flushed: 0, fingerprints }
+    }
+
+    /// The world of a state that was restored to the folder: `log` stands for what was before, and was never applied.
+    pub fn restored(dir: TempDir, memory: usize, model: Naive, log: Vec<Entry>) -> Self {
+        let outcome = Outcome {
+            revision: model.revision,
+            result: Ok(state::Response::Done),
+            block: None,
+            changes: vec![],
+        };
+        let (outcomes, flushed) = (vec![outcome; log.len()], log.len() as u64);
+        let open = Some(open(dir.path(), memory, Duration::ZERO));
+        let fingerprints = BTreeMap::new();
+        Self {
+            dir,
+            memory,
+            compaction_pause: Duration::ZERO,
+            open,
+            model,
+            log,
+            outcomes,
+            flushed,
+            fingerprints,
+        }
     }
 
     pub fn state(&mut self) -> &mut State {
@@ -84,11 +119,12 @@ impl World {
 
     /// The same world with the state in another folder.
     pub fn at(&self, dir: TempDir) -> Self {
-        let open = Some(open(dir.path(), self.memory));
+        let open = Some(open(dir.path(), self.memory, self.compaction_pause));
         Self {
             open,
             dir,
             memory: self.memory,
+            compaction_pause: self.compaction_pause,
             model: self.model.clone(),
             log: self.log.clone(),
             outcomes: self.outcomes.clone(),
@@ -160,7 +196,7 @@ impl World {
         if let Some(image) = image {
             self.dir = image;
         }
-        self.open = Some(open(self.dir.path(), self.memory));
+        self.open = Some(open(self.dir.path(), self.memory, self.compaction_pause));
         let applied = self.state().applied();
         assert!(applied.index >= self.flushed, "{applied:?} after {end:?}, but {} was flushed", self.flushed);
         assert_eq!(self.reader().view().applied(), applied);

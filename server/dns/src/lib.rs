@@ -109,7 +109,7 @@ async fn look_up<T>(
         let answer = asked.unwrap_or_else(|_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         match answer.and_then(|answer| read(&answer, &question, kind, record)) {
             Ok(found) => {
-                ensure!(!found.is_empty(), "lookup {name}: no such host");
+                ensure!(!found.is_empty(), "lookup {name} on {server}: no such host");
                 return Ok(found);
             }
             Err(error) => {

@@ -174,6 +174,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = unsigned;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        if number == 0 {
+            return Err(invalid());
+        }
         let unit =
             rest[number..].find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len() - number);
         let (figure, tail) = rest.split_at(number);
@@ -204,15 +207,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// `strconv.ParseInt(text, 0, 64)`, as numeric flags are read.
 pub fn parse_int(text: &str) -> Result<i64, String> {
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (base, digits) = match digits.as_bytes() {
+    let (base, digits) = radix(text.strip_prefix(['+', '-']).unwrap_or(text));
+    signed(text, digits, base)
+}
+
+/// `strconv.ParseUint(text, 0, 64)`, as numeric flags without a sign are read.
+pub fn parse_uint(text: &str) -> Result<u64, String> {
+    let (base, digits) = radix(text);
+    magnitude(text, digits, base, u64::MAX, "ParseUint")
+}
+
+/// The base that a prefix stands for, and the digits behind it.
+fn radix(digits: &str) -> (u32, &str) {
+    match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
         [b'0', b'o' | b'O', ..] => (8, &digits[2..]),
         [b'0', b'b' | b'B', ..] => (2, &digits[2..]),
         [b'0', _, ..] => (8, &digits[1..]),
         _ => (10, digits),
-    };
-    signed(text, digits, base)
+    }
 }
 
 /// `strconv.ParseInt(text, base, 64)`.
@@ -267,6 +280,15 @@ pub fn size(bytes: u64) -> String {
     if value < 10.0 { format!("{value:.1} {}", units[power]) } else { format!("{value:.0} {}", units[power]) }
 }
 
+/// An error of the system as Go words it: `no such file or directory`.
+pub fn io_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(_) => text.split(" (os error").next().unwrap_or_default().to_lowercase(),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,7 +328,8 @@ mod tests {
         }
         assert_eq!(parse_duration("-3s").unwrap(), Duration::ZERO);
         assert_eq!(parse_duration("3").unwrap_err(), "time: missing unit in duration \"3\"");
-        assert_eq!(parse_duration("x").unwrap_err(), "time: unknown unit \"x\" in duration \"x\"");
+        assert_eq!(parse_duration("1x").unwrap_err(), "time: unknown unit \"x\" in duration \"1x\"");
+        assert_eq!(parse_duration("x").unwrap_err(), "time: invalid duration \"x\"");
     }
 
     #[test]
@@ -314,6 +337,9 @@ mod tests {
         assert_eq!(parse_int("0x10").unwrap(), 16);
         assert_eq!(parse_int("-5").unwrap(), -5);
         assert_eq!(parse_int_base("-8000000000000000", 16).unwrap(), i64::MIN);
+        assert_eq!(parse_uint("0x10").unwrap(), 16);
+        assert_eq!(parse_uint("-1").unwrap_err(), "strconv.ParseUint: parsing \"-1\": invalid syntax");
+        assert_eq!(io_error(&std::io::Error::from_raw_os_error(2)), "no such file or directory");
         assert_eq!(parse_int("zz").unwrap_err(), "strconv.ParseInt: parsing \"zz\": invalid syntax");
         let over = parse_int("9223372036854775808").unwrap_err();
         assert_eq!(over, "strconv.ParseInt: parsing \"9223372036854775808\": value out of range");

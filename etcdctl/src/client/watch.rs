@@ -4,6 +4,8 @@
 //! event it has had: nothing is missed and nothing comes twice. The server answers
 //! creations in order without naming them, so one is under way at a time.
 
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use proto::etcdserverpb as pb;
@@ -12,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::client::{Client, broken, describe};
+use super::{Client, broken, describe};
 use crate::log;
 
 /// Pause before a broken stream is opened again.
@@ -20,7 +22,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The id that a reply for all watches carries, and one for none.
 const ALL: i64 = -1;
 
-/// Something to show for one watch.
+/// Whether a watch may outlive the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leader {
+    /// The stream ends when the member has lost its leader.
+    Required,
+    /// It waits for the next leader.
+    AnyTime,
+}
+
+/// Something to tell about one watch.
 #[derive(Debug)]
 pub struct Notice {
     /// Events, progress, or the end.
@@ -29,7 +40,15 @@ pub struct Notice {
     pub error: Option<String>,
 }
 
-/// A handle to the watches; dropping it leaves them running.
+impl Notice {
+    /// Why the watch ends with this; `None` when it goes on.
+    pub fn end(&self) -> Option<&str> {
+        let compacted = "etcdserver: mvcc: required revision has been compacted";
+        self.reply.canceled.then(|| self.error.as_deref().unwrap_or(compacted))
+    }
+}
+
+/// A handle to the watches; dropping it leaves them running as long as somebody listens to them.
 #[derive(Debug)]
 pub struct Stream {
     orders: mpsc::Sender<Order>,
@@ -43,14 +62,14 @@ enum Order {
 
 impl Stream {
     /// A stream that is opened with its first watch.
-    pub fn start(client: Client) -> Self {
+    pub fn start(client: Client, leader: Leader) -> Self {
         // Orders come from a keyboard or a pipe: the giver waits when they pile up.
         let (orders, receiver) = mpsc::channel(16);
-        tokio::spawn(Watches { client, watches: Vec::new(), line: None }.run(receiver));
+        tokio::spawn(Watches { client, leader, watches: Vec::new(), line: None }.run(receiver));
         Self { orders }
     }
 
-    /// Adds a watch. The receiver ends with it.
+    /// Adds a watch. The receiver ends with it, and it with the receiver.
     pub async fn watch(&self, request: pb::WatchCreateRequest) -> mpsc::Receiver<Notice> {
         // A printer that is behind holds the stream up, and the server in turn.
         let (notices, receiver) = mpsc::channel(128);
@@ -80,6 +99,7 @@ struct Line {
 
 struct Watches {
     client: Client,
+    leader: Leader,
     watches: Vec<Watch>,
     line: Option<Line>,
 }
@@ -104,6 +124,7 @@ impl Watches {
                     Some(Err(status)) => self.lost(&status).await,
                     None => self.lost(&Status::unavailable("the watch stream ended")).await,
                 },
+                index = abandoned(&self.watches) => self.cancel(index).await,
             }
         }
     }
@@ -125,6 +146,25 @@ impl Watches {
         }
     }
 
+    /// Nobody listens to this watch any more.
+    async fn cancel(&mut self, index: usize) {
+        let watch = self.watches.remove(index);
+        match watch.id {
+            Some(watch_id) => {
+                self.send(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id })).await;
+            }
+            // Its creation may be under way, and the answer would be taken for the next one's.
+            None => {
+                self.line = None;
+                self.watches.iter_mut().for_each(|watch| watch.id = None);
+                self.create_next().await;
+            }
+        }
+        if self.watches.is_empty() {
+            self.line = None;
+        }
+    }
+
     /// Sends the first creation that has no answer yet.
     async fn create_next(&mut self) {
         let request = self.watches.iter().find(|watch| watch.id.is_none()).map(|watch| watch.request.clone());
@@ -134,7 +174,7 @@ impl Watches {
     }
 
     async fn send(&mut self, request: RequestUnion) {
-        let line = self.line.get_or_insert_with(|| open(self.client.clone()));
+        let line = self.line.get_or_insert_with(|| open(self.client.clone(), self.leader));
         // A line that is broken tells so by its replies; all is asked for again then.
         line.requests.send(pb::WatchRequest { request_union: Some(request) }).await.ok();
     }
@@ -202,7 +242,7 @@ impl Watch {
             None => reply.header.map_or(0, |header| header.revision),
         };
         self.request.start_revision = self.request.start_revision.max(told + 1);
-        // Nobody listens only when the command is ending.
+        // Where nobody listens, the watch is about to be cancelled.
         self.notices.send(Notice { reply, error: None }).await.ok();
     }
 
@@ -213,24 +253,39 @@ impl Watch {
     }
 }
 
+/// The first watch that nobody listens to; waits for one.
+async fn abandoned(watches: &[Watch]) -> usize {
+    let mut ends: Vec<_> = watches.iter().map(|watch| Box::pin(watch.notices.closed())).collect();
+    poll_fn(|context| {
+        let ended = ends.iter_mut().position(|end| end.as_mut().poll(context).is_ready());
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
 /// Opens a stream. A server may answer only once it has a request, so this does not wait.
-fn open(client: Client) -> Line {
+fn open(client: Client, leader: Leader) -> Line {
     // As many requests as come before the connection stands; the giver waits for more room.
     let (requests, outgoing) = mpsc::channel(16);
     // Replies wait for the dispatcher, and hold the server up when it is behind.
     let (incoming, replies) = mpsc::channel(16);
     tokio::spawn(async move {
-        let mut stream = match client.watch(ReceiverStream::new(outgoing)).await {
-            Ok(stream) => stream,
-            Err(status) => {
-                incoming.send(Err(status)).await.ok();
-                return;
+        let relay = async {
+            let mut stream = match client.watch(ReceiverStream::new(outgoing), leader).await {
+                Ok(stream) => stream,
+                Err(status) => return incoming.send(Err(status)).await.ok(),
+            };
+            while let Some(reply) = stream.message().await.transpose() {
+                if incoming.send(reply).await.is_err() {
+                    break;
+                }
             }
+            None
         };
-        while let Some(reply) = stream.message().await.transpose() {
-            if incoming.send(reply).await.is_err() {
-                return;
-            }
+        // A stream that nobody reads would stay open until its next event.
+        tokio::select! {
+            _ = relay => {}
+            () = incoming.closed() => {}
         }
     });
     Line { requests, replies }

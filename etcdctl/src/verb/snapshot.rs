@@ -1,0 +1,58 @@
+//! `snapshot`: a member's whole state in a file, and what can be done with such a file.
+//!
+//! All but `save` works without a cluster: it is `etcdutl`'s, and takes the flags about
+//! clusters because old guides give them.
+
+mod part;
+mod save;
+mod shelf;
+
+use std::ffi::OsString;
+
+use crate::failure::Failure;
+use crate::globals::Globals;
+use crate::help;
+
+/// The commands under `snapshot`.
+#[derive(Debug, clap::Args)]
+pub struct Group {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[arg(hide = true)]
+    _words: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Makes a member's data directory from a snapshot file
+    Restore(etcdutl::restore::Restore),
+    /// Saves the state of one member to a file
+    Save(save::Save),
+    /// Shows what is in a snapshot file
+    Status(etcdutl::snapshot::Status),
+    /// Checks everything in a snapshot file
+    Verify(etcdutl::verify::Verify),
+}
+
+impl Group {
+    /// Runs the command that was given.
+    pub async fn run(self, globals: Globals) -> Result<(), Failure> {
+        match self.verb {
+            None => help::show(&["snapshot".to_owned()]),
+            Some(Verb::Save(save)) => save.run(globals).await,
+            Some(Verb::Restore(restore)) => {
+                offline(globals)?;
+                restore.run()
+            }
+            Some(Verb::Status(status)) => status.run(&offline(globals)?),
+            Some(Verb::Verify(verify)) => verify.run(&offline(globals)?),
+        }
+    }
+}
+
+/// The settings of a command that needs no cluster.
+fn offline(globals: Globals) -> Result<etcdutl::Settings, Failure> {
+    let defaults = etcdutl::Settings::default();
+    let write_out = globals.write_out(&[])?.unwrap_or(defaults.write_out);
+    Ok(etcdutl::Settings { write_out, ..defaults })
+}
