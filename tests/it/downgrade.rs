@@ -159,8 +159,9 @@ async fn all_members_go_down_together_and_none_of_the_version_before_joins() -> 
     }
 
     cluster[leader].kill().await?;
-    let others = cluster.others(&[leader]);
-    let heir = cluster.leader_among(&others).await?;
+    cluster.leader_among(&cluster.others(&[leader])).await?;
+    cluster[leader].start_again().await?;
+    let heir = cluster.ready().await?;
     let new = cluster.grow().await?;
     cluster.add(new, true, heir).await?;
     cluster[new].spawn()?;
@@ -176,7 +177,6 @@ async fn all_members_go_down_together_and_none_of_the_version_before_joins() -> 
     })
     .await?;
     cluster[new].start_again().await?;
-    cluster[leader].start_again().await?;
     cluster.ready().await?;
     for at in 0..4 {
         versions_are(&cluster[at], "3.7.0").await?;

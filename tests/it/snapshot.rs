@@ -365,21 +365,7 @@ async fn three_members_start_on_one_snapshot() -> Result<()> {
     let seen = Seen::by(&client).await?;
     let file = source.dir().join("file");
     std::fs::write(&file, stream(&client).await?)?;
-    let mut members = Vec::new();
-    for name in ["a", "b", "c"] {
-        let mut options = Options::new(program());
-        options.name = name.to_owned();
-        members.push(Member::prepare(options)?);
-    }
-    let cluster: Vec<_> = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect();
-    for member in &mut members {
-        member.options_mut().initial_cluster = Some(cluster.join(","));
-        restore_for(member, &file, 0)?;
-        member.spawn()?;
-    }
-    for member in &mut members {
-        member.ready().await?;
-    }
+    let mut members = three(|_| &file).await?;
     let mut clients = Vec::new();
     for member in &members {
         let client = member.connect().await?;
@@ -411,6 +397,53 @@ async fn three_members_start_on_one_snapshot() -> Result<()> {
         let (a, b) = (clients[0].hash_kv(revision).await?, last.hash_kv(revision).await?);
         ensure!(a.hash == b.hash, "it differs");
         Ok(())
+    })
+    .await
+}
+
+/// Three members of one cluster, each restored from the file for its number, and started.
+async fn three<'a>(file: impl Fn(usize) -> &'a Path) -> Result<Vec<Member>> {
+    let mut members = Vec::new();
+    for name in ["a", "b", "c"] {
+        let mut options = Options::new(program());
+        options.name = name.to_owned();
+        members.push(Member::prepare(options)?);
+    }
+    let cluster: Vec<_> = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect();
+    for (at, member) in members.iter_mut().enumerate() {
+        member.options_mut().initial_cluster = Some(cluster.join(","));
+        restore_for(member, file(at), 0)?;
+        member.spawn()?;
+    }
+    for member in &mut members {
+        member.ready().await?;
+    }
+    Ok(members)
+}
+
+/// etcd would go on with members that answer differently.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_restored_from_different_snapshots_find_out() -> Result<()> {
+    if !program().is_ours() {
+        return Ok(());
+    }
+    let source = Member::start(program()).await?;
+    let client = source.connect().await?;
+    let files = [source.dir().join("first"), source.dir().join("second")];
+    for file in &files {
+        client.put("k", "v").await?;
+        std::fs::write(file, stream(&client).await?)?;
+    }
+    let members = three(|at| &files[usize::from(at == 2)]).await?;
+    eventually("one of them is refused", || async {
+        for member in &members {
+            if let Err(status) = member.connect().await?.get("k").await
+                && status.code() == tonic::Code::DataLoss
+            {
+                return Ok(());
+            }
+        }
+        bail!("none is")
     })
     .await
 }

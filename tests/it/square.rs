@@ -164,7 +164,7 @@ async fn fill(client: &Client, keys: usize) -> Result<()> {
 async fn delete(client: &Client, prefix: &str) -> Result<()> {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().context("a prefix")? += 1;
-    let request = pb::DeleteRangeRequest { key: prefix.into(), range_end: end.into(), prev_kv: false };
+    let request = pb::DeleteRangeRequest { key: prefix.to_owned().into(), range_end: end.into(), prev_kv: false };
     client.kv.clone().delete_range(request).await?;
     Ok(())
 }
