@@ -25,12 +25,16 @@ pub struct Group {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Makes a member's data directory from a snapshot file
+    #[command(long_about = etcdutl::restore::ABOUT)]
     Restore(etcdutl::restore::Restore),
     /// Saves the state of one member to a file
+    #[command(long_about = save::ABOUT)]
     Save(save::Save),
     /// Shows what is in a snapshot file
+    #[command(long_about = etcdutl::snapshot::ABOUT)]
     Status(etcdutl::snapshot::Status),
     /// Checks everything in a snapshot file
+    #[command(long_about = etcdutl::verify::ABOUT)]
     Verify(etcdutl::verify::Verify),
 }
 

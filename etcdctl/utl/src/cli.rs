@@ -35,14 +35,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Writes a completion script for a shell
+    #[command(long_about = ABOUT_COMPLETION)]
     Completion(Completion),
     /// Gives the free space of a data directory back
+    #[command(long_about = defrag::ABOUT)]
     Defrag(defrag::Defrag),
     /// Shows the hash of the history in a snapshot file
     Hashkv(hashkv::Hashkv),
     /// Shows the help of a command
     Help(Words),
     /// Changes the storage version of a data directory
+    #[command(long_about = migrate::ABOUT)]
     Migrate(migrate::Migrate),
     /// Shows, checks and restores snapshot files
     Snapshot(Group),
@@ -62,21 +65,26 @@ struct Group {
 #[derive(Debug, Subcommand)]
 enum SnapshotVerb {
     /// Makes a member's data directory from a snapshot file
+    #[command(long_about = restore::ABOUT)]
     Restore(restore::Restore),
     /// Shows what is in a snapshot file
+    #[command(long_about = snapshot::ABOUT)]
     Status(snapshot::Status),
     /// Checks everything in a snapshot file
+    #[command(long_about = verify::ABOUT)]
     Verify(verify::Verify),
 }
 
-/// The argument of `completion`.
-#[derive(Debug, clap::Args)]
-#[command(long_about = "Writes a completion script for a shell to stdout.
+/// What the help of `completion` says.
+const ABOUT_COMPLETION: &str = "Writes a completion script for a shell to stdout.
 
   bash         source <(etcdutl completion bash)
   zsh          etcdutl completion zsh > \"${fpath[1]}/_etcdutl\"
   fish         etcdutl completion fish | source
-  powershell   etcdutl completion powershell | Out-String | Invoke-Expression")]
+  powershell   etcdutl completion powershell | Out-String | Invoke-Expression";
+
+/// The argument of `completion`.
+#[derive(Debug, clap::Args)]
 struct Completion {
     #[arg(value_name = "bash|zsh|fish|powershell")]
     words: Vec<OsString>,

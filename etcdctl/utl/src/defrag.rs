@@ -12,12 +12,13 @@ use crate::Settings;
 use crate::cli::TOOL;
 use crate::directory::Directory;
 
+/// What its help says.
+pub const ABOUT: &str =
+    "Rewrites the files of a data directory without what has been deleted. No member may run on it;
+one that runs needs no such rewriting, and does it when asked by \"etcdctl defrag\".";
+
 /// The flag of `defrag`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Rewrites the files of a data directory without what has been deleted. No member may run on it;
-one that runs needs no such rewriting, and does it when asked by \"etcdctl defrag\"."
-)]
 pub struct Defrag {
     #[arg(long, value_name = "string", help = "the data directory, which no member may use (required)")]
     data_dir: Option<PathBuf>,

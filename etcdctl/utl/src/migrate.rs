@@ -16,13 +16,14 @@ use crate::Settings;
 use crate::cli::TOOL;
 use crate::directory::Directory;
 
+/// What its help says.
+pub const ABOUT: &str =
+    "Brings the storage version of a data directory to the one given. The storage version follows the
+version of the cluster, so this confirms it where it is as asked for, and refuses all else: to
+go down to an older version, use \"etcdctl downgrade\" and take a snapshot.";
+
 /// The flags of `migrate`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Brings the storage version of a data directory to the one given. The storage version follows the
-version of the cluster, so this confirms it where it is as asked for, and refuses all else: to
-go down to an older version, use \"etcdctl downgrade\" and take a snapshot."
-)]
 pub struct Migrate {
     #[arg(long, value_name = "string", help = "the data directory, which no member may use (required)")]
     data_dir: Option<PathBuf>,

@@ -13,13 +13,14 @@ use server::restore::{self, Done, Phase};
 use crate::console::Console;
 use crate::file;
 
+/// What its help says.
+pub const ABOUT: &str =
+    "Makes the data directory of one member of a new cluster from a snapshot file. All members are made
+from the same file, each with its own --name and --initial-advertise-peer-urls; then they are
+started with the same --initial-cluster.";
+
 /// The argument and flags of `snapshot restore`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Makes the data directory of one member of a new cluster from a snapshot file. All members are made
-from the same file, each with its own --name and --initial-advertise-peer-urls; then they are
-started with the same --initial-cluster."
-)]
 pub struct Restore {
     #[arg(long, value_name = "string", help = "the data directory to make (default \"<name>.etcd\")")]
     data_dir: Option<PathBuf>,

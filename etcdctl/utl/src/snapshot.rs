@@ -10,13 +10,14 @@ use snapshot::bbolt::Database;
 use crate::file::{self, Held};
 use crate::{Settings, print};
 
+/// What its help says.
+pub const ABOUT: &str =
+    "Shows what is in a snapshot file: the hash of its content, the newest revision, the number of
+keys, the size without the digest, and the version of etcd that the file needs. The pages of
+the file are checked first; its digest is not looked at (\"snapshot verify\" does).";
+
 /// The argument of `snapshot status`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Shows what is in a snapshot file: the hash of its content, the newest revision, the number of
-keys, the size without the digest, and the version of etcd that the file needs. The pages of
-the file are checked first; its digest is not looked at (\"snapshot verify\" does)."
-)]
 pub struct Status {
     #[arg(value_name = "<filename>")]
     words: Vec<OsString>,

@@ -12,13 +12,14 @@ use snapshot::verify::{Finding, Report, Severity};
 use crate::file::{self, Held};
 use crate::{Settings, print};
 
+/// What its help says.
+pub const ABOUT: &str =
+    "Checks everything in a snapshot file, without a server: the digest, every page, and what every row
+says. Prints what was found, in --write-out simple or json; the status is 0 when a restore loses
+nothing, else 1. The file stays as it is.";
+
 /// The argument of `snapshot verify`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Checks everything in a snapshot file, without a server: the digest, every page, and what every row
-says. Prints what was found, in --write-out simple or json; the status is 0 when a restore loses
-nothing, else 1. The file stays as it is."
-)]
 pub struct Verify {
     #[arg(value_name = "<filename>")]
     words: Vec<OsString>,

@@ -21,17 +21,18 @@ use crate::{go, log, output};
 /// How often is told why there is no connection yet.
 const IMPATIENCE: Duration = Duration::from_secs(10);
 
-/// The argument and flag of `snapshot save`.
-#[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Saves the state of one member, which must be the only one in --endpoints, to a file that etcd's and
+/// What its help says.
+pub const ABOUT: &str =
+    "Saves the state of one member, which must be the only one in --endpoints, to a file that etcd's and
 this etcdutl restore. What comes is checked against its digest; the file is there when all of it is
 on disk, and not before.
 
 Where the file is a directory, the snapshot gets the name etcd-snapshot-<cluster id>-<time>.db in it.
 
-There is no time limit unless --command-timeout is given."
-)]
+There is no time limit unless --command-timeout is given.";
+
+/// The argument and flag of `snapshot save`.
+#[derive(Debug, clap::Args)]
 pub struct Save {
     #[arg(long, value_name = "uint", value_parser = go::parse_uint)]
     #[arg(help = "in a directory: afterwards, remove the oldest snapshots of this cluster but so many")]
