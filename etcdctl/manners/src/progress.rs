@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
+use crate::go;
+
 /// Work that is done sooner has no bar.
 const SHOWN_AFTER: Duration = Duration::from_millis(300);
 
 /// What the bar looks like: `checking  1.2 GB of 2.0 GB [=====>   ] 310 MB/s, 3s left`.
-const TEMPLATE: &str = "{msg}  {decimal_bytes} of {decimal_total_bytes} [{wide_bar}] \
-                        {decimal_bytes_per_sec}, {eta} left";
+const TEMPLATE: &str = "{msg}  {decimal_bytes} of {decimal_total_bytes} [{wide_bar}] {prefix}";
 
 /// The progress of one piece of work, in bytes.
 #[derive(Debug)]
@@ -39,8 +40,16 @@ impl Progress {
         }
         let bar = self.bar.get_or_insert_with(|| bar(self.what));
         bar.set_length(total);
+        bar.set_prefix(pace(done, total, self.start.elapsed()));
         bar.set_position(done);
     }
+}
+
+/// The rate since the beginning, and the time the rest takes at that.
+fn pace(done: u64, total: u64, elapsed: Duration) -> String {
+    let rate = done as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let left = (total.saturating_sub(done) as f64 / rate.max(1.0)).ceil().min(f64::from(u32::MAX));
+    format!("{}/s, {} left", go::size(rate as u64), go::duration(Duration::from_secs(left as u64)))
 }
 
 fn bar(what: &'static str) -> ProgressBar {
@@ -54,6 +63,15 @@ fn bar(what: &'static str) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pace() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pace(50_000_000, 200_000_000, second), "50 MB/s, 3s left");
+        assert_eq!(pace(10_000_000, 1_000_000_000, second), "10 MB/s, 1m39s left");
+        assert_eq!(pace(0, 1_000, second), "0 B/s, 16m40s left");
+        assert_eq!(pace(1_000, 1_000, Duration::ZERO).split(", ").nth(1), Some("0s left"));
+    }
 
     #[test]
     fn the_bar_comes_late_and_goes_with_the_work() {

@@ -14,6 +14,7 @@ mod clusters;
 mod help;
 mod restarts;
 mod server;
+mod snapshots;
 mod tables;
 mod turns;
 
@@ -118,6 +119,7 @@ areas! {
     clusters::mirrors: [];
     clusters::downgrades: [];
     clusters::data_scale: [];
+    snapshots::saves: [];
 }
 
 /// The tools only: authentication is not in our member.
