@@ -197,9 +197,9 @@ async fn joins(etcd: Program, members: usize, data: Data, clients: usize) -> Res
 
 /// What a backup costs, on one side after the other.
 async fn backups(etcd: Program, data: Data, clients: usize, pairs: usize) -> Result<()> {
-    let official = |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("no {name}"));
-    let ours =
-        Tools { server: Program::ours(), etcdctl: Program::etcdctl(), etcdutl: Program::etcdutl() };
+    let official =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("no {name}"));
+    let ours = Tools { server: Program::ours(), etcdctl: Program::etcdctl(), etcdutl: Program::etcdutl() };
     let etcd = Tools {
         server: etcd,
         etcdctl: official("OFFICIAL_ETCDCTL_BIN")?,

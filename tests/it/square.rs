@@ -100,7 +100,8 @@ struct Content {
 }
 
 async fn content(client: &Client) -> Result<Content> {
-    let everything = pb::RangeRequest { key: vec![0].into(), range_end: vec![0].into(), ..Default::default() };
+    let everything =
+        pb::RangeRequest { key: vec![0].into(), range_end: vec![0].into(), ..Default::default() };
     let range = client.kv.clone().range(everything.clone()).await?.into_inner();
     let revision = range.header.context("a header")?.revision;
     let hash = client.hash_kv(revision).await?;
@@ -164,7 +165,8 @@ async fn fill(client: &Client, keys: usize) -> Result<()> {
 async fn delete(client: &Client, prefix: &str) -> Result<()> {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().context("a prefix")? += 1;
-    let request = pb::DeleteRangeRequest { key: prefix.to_owned().into(), range_end: end.into(), prev_kv: false };
+    let request =
+        pb::DeleteRangeRequest { key: prefix.to_owned().into(), range_end: end.into(), prev_kv: false };
     client.kv.clone().delete_range(request).await?;
     Ok(())
 }
