@@ -301,7 +301,7 @@ impl Frozen<'_> {
     pub(crate) fn each<E: From<Fault>>(
         &self,
         column: Column,
-        tell: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), E>,
+        mut tell: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);

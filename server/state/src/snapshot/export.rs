@@ -109,7 +109,7 @@ impl<'a> Image<'a> {
 
     fn records(&self, tell: Tell<'_>) -> Result<(), ExportError> {
         let mut unasked = 0;
-        self.frozen.each(Column::Rev, &mut |key, row| {
+        self.frozen.each(Column::Rev, |key, row| {
             unasked += 1;
             if unasked == RECORDS_UNASKED {
                 unasked = 0;
