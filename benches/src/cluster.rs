@@ -172,14 +172,14 @@ async fn put_numbers(client: Client, at: usize, stop: Arc<AtomicBool>) -> Writte
 }
 
 /// Clients that put until they are told to stop.
-struct Writers {
+pub(crate) struct Writers {
     latencies_us: Arc<Mutex<Vec<u32>>>,
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Writers {
-    fn start(channels: &[Channel], clients: usize) -> Self {
+    pub(crate) fn start(channels: &[Channel], clients: usize) -> Self {
         let (latencies_us, stop) = (Arc::<Mutex<Vec<u32>>>::default(), Arc::<AtomicBool>::default());
         let tasks = (0..clients).map(|at| {
             let mut client = KvClient::new(channels[at % channels.len()].clone());
@@ -190,12 +190,12 @@ impl Writers {
                         break;
                     }
                     let put = PutRequest {
-                        key: format!("join/{at}/{}", number % 1000).into(),
+                        key: format!("beside/{at}/{}", number % 1000).into(),
                         value: vec![b'v'; 256].into(),
                         ..Default::default()
                     };
                     let sent = Instant::now();
-                    client.put(put).await.context("a put while a member joins")?;
+                    client.put(put).await.context("a put beside other work")?;
                     let took = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
                     latencies.lock().expect("no panic holds it").push(took);
                 }
@@ -206,11 +206,11 @@ impl Writers {
     }
 
     /// The latencies since the last time, in microseconds.
-    fn take(&self) -> Vec<u32> {
+    pub(crate) fn take(&self) -> Vec<u32> {
         std::mem::take(&mut *self.latencies_us.lock().expect("no panic holds it"))
     }
 
-    async fn finish(self) -> Result<()> {
+    pub(crate) async fn finish(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await??;
@@ -219,7 +219,7 @@ impl Writers {
     }
 }
 
-fn percentile(latencies: &mut [u32], share: f64) -> f64 {
+pub(crate) fn percentile(latencies: &mut [u32], share: f64) -> f64 {
     latencies.sort_unstable();
     let last = latencies.len().saturating_sub(1);
     latencies.get((last as f64 * share) as usize).copied().map_or(f64::NAN, f64::from)

@@ -4,6 +4,7 @@
 //! are shared and noisy. So each case runs on both members alternately and is
 //! reported as the median of each side and the median ratio of the pairs.
 
+pub mod backup;
 pub mod cases;
 pub mod cluster;
 pub mod load;

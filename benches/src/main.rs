@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use benches::backup::{Side as Tools, backup};
 use benches::cases::{Case, Data, load};
 use benches::cluster::{failover, join, soak};
 use benches::load::connect;
@@ -39,6 +40,10 @@ struct Args {
     /// Instead of the cases: one more member joins the loaded data while so many clients put.
     #[arg(long)]
     join: Option<usize>,
+    /// Instead of the cases: saves and restores the loaded data while so many clients put. Tools: `ETCDCTL_BIN`,
+    /// `ETCDUTL_BIN`, `OFFICIAL_ETCDCTL_BIN`, `OFFICIAL_ETCDUTL_BIN`.
+    #[arg(long)]
+    backup: Option<usize>,
     /// Instead of the cases: 100 clients of our cluster put for so many minutes while its log is purged every 50,000
     /// entries; members that end are counted, and what is missing afterwards is an error.
     #[arg(long)]
@@ -190,6 +195,40 @@ async fn joins(etcd: Program, members: usize, data: Data, clients: usize) -> Res
     Ok(())
 }
 
+/// What a backup costs, on one side after the other.
+async fn backups(etcd: Program, data: Data, clients: usize, pairs: usize) -> Result<()> {
+    let official =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("no {name}"));
+    let ours = Tools { server: Program::ours(), etcdctl: Program::etcdctl(), etcdutl: Program::etcdutl() };
+    let etcd = Tools {
+        server: etcd,
+        etcdctl: official("OFFICIAL_ETCDCTL_BIN")?,
+        etcdutl: official("OFFICIAL_ETCDUTL_BIN")?,
+    };
+    for _ in 0..pairs {
+        for (name, side) in [("ours", &ours), ("etcd", &etcd)] {
+            let seen = backup(side, data, clients).await.context(name)?;
+            println!(
+                "{name}: {} MiB saved in {:.2} s (tool {} MiB, server {} MiB more, {:.2} s CPU with the puts); put p99 \
+                 {:.1} ms before, {:.1} ms meanwhile, {:.1} ms at the worst; restored in {:.2} s (tool {} MiB), serves \
+                 {:.2} s after its start",
+                seen.file >> 20,
+                seen.save.took.as_secs_f64(),
+                seen.save.rss_peak >> 20,
+                seen.server_grew >> 20,
+                seen.server_cpu_s,
+                seen.before_us / 1e3,
+                seen.meanwhile_us / 1e3,
+                seen.worst_us / 1e3,
+                seen.restore.took.as_secs_f64(),
+                seen.restore.rss_peak >> 20,
+                seen.serves.as_secs_f64(),
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Whether a cluster survives long writing.
 async fn soaks(members: usize, minutes: u64) -> Result<()> {
     let shape = shape(Program::ours(), members)
@@ -218,6 +257,9 @@ async fn main() -> Result<()> {
     }
     if let Some(clients) = args.join {
         return joins(etcd, args.members, data, clients).await;
+    }
+    if let Some(clients) = args.backup {
+        return backups(etcd, data, clients, args.pairs).await;
     }
     let mut ours = Side::start(Program::ours(), args.members).await?;
     let mut etcd = Side::start(etcd, args.members).await?;

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod check;
 pub mod compaction;
 pub mod completion;
+pub mod decode;
 pub mod defrag;
 pub mod del;
 pub mod downgrade;

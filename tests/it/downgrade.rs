@@ -5,11 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::downgrade_request::DowngradeAction as Action;
-use tests::{Client, Cluster, Member, Shape, http};
+use tests::{Client, Cluster, Member, http};
 use tonic::{Code, Response, Status};
 
-use crate::program;
-use crate::script::{Stage, eventually, play};
+use crate::script::{Stage, eventually, play, three};
 
 fn request(action: i32, version: &str) -> pb::DowngradeRequest {
     pb::DowngradeRequest { action, version: version.to_owned() }
@@ -136,14 +135,17 @@ async fn a_downgrade_is_prepared_and_cancelled_as_etcds_is() -> Result<()> {
 /// The leader ends a downgrade when all members run the version that it is to; these do not, however often it looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_members_go_down_together_and_none_of_the_version_before_joins() -> Result<()> {
-    let shape = Shape::new(program(), 3).arg("--downgrade-check-time=100ms");
-    let mut cluster = Cluster::start(shape).await?;
+    let mut cluster = Cluster::start(three().arg("--downgrade-check-time=100ms")).await?;
     let leader = cluster.leader().await?;
     let follower = cluster.others(&[leader])[0];
     for at in 0..3 {
         versions_are(&cluster[at], "3.7.0").await?;
     }
-    ask(&cluster.client(follower), Action::Enable, "3.6.0").await?;
+    eventually("enabled", async || match ask(&cluster.client(follower), Action::Enable, "3.6").await {
+        Err(status) if status.code() == Code::Unavailable => Ok(None),
+        enabled => Ok(Some(enabled?)),
+    })
+    .await?;
     let again = ask(&cluster.client(leader), Action::Enable, "3.6.0").await.err().context("twice")?;
     ensure!(
         [Code::FailedPrecondition, Code::InvalidArgument].contains(&again.code()),
@@ -157,8 +159,9 @@ async fn all_members_go_down_together_and_none_of_the_version_before_joins() -> 
     }
 
     cluster[leader].kill().await?;
-    let others = cluster.others(&[leader]);
-    let heir = cluster.leader_among(&others).await?;
+    cluster.leader_among(&cluster.others(&[leader])).await?;
+    cluster[leader].start_again().await?;
+    let heir = cluster.ready().await?;
     let new = cluster.grow().await?;
     cluster.add(new, true, heir).await?;
     cluster[new].spawn()?;
@@ -166,9 +169,14 @@ async fn all_members_go_down_together_and_none_of_the_version_before_joins() -> 
     let log = cluster[new].log();
     ensure!(!ended.success() && log.contains("incompatible with current running cluster"), "{ended}: {log}");
 
-    ask(&cluster.client(heir), Action::Cancel, "").await?;
+    // What hinders a cancel is logged and told to nobody.
+    eventually("cancelled", async || {
+        ask(&cluster.client(heir), Action::Cancel, "").await?;
+        let downgrade = cluster.client(heir).status().await?.downgrade_info;
+        Ok((downgrade == Some(pb::DowngradeInfo::default())).then_some(()))
+    })
+    .await?;
     cluster[new].start_again().await?;
-    cluster[leader].start_again().await?;
     cluster.ready().await?;
     for at in 0..4 {
         versions_are(&cluster[at], "3.7.0").await?;

@@ -10,13 +10,12 @@ use proto::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ResignRequest,
 };
-use tests::{Cluster, Shape, eventually};
+use tests::{Cluster, eventually};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::program;
-use crate::script::{Stage, play};
+use crate::script::{Stage, grant, play, three, under_way};
 
 fn campaign(name: &str, lease: i64, value: &str) -> CampaignRequest {
     CampaignRequest { name: name.to_owned().into(), lease, value: value.to_owned().into() }
@@ -139,7 +138,8 @@ async fn elections_are_held_as_etcds_are() -> Result<()> {
         stage.tell("proclaim", answer);
         let lease = stage.there("e/10").await?.lease;
         let granted = stage.granted(lease).await?;
-        stage.say(format!("bound to a lease of {granted} s"));
+        let told = observer.message().await?.context("a value")?.kv.context("a key")?;
+        stage.say(format!("told {:?}, bound to a lease of {granted} s", told.value));
         let made =
             elections.campaign(campaign("made", 0, "v")).await?.into_inner().leader.context("a key")?;
         let granted = stage.granted(made.lease).await?;
@@ -152,8 +152,8 @@ async fn elections_are_held_as_etcds_are() -> Result<()> {
         stage.tell("campaign", answer);
         let answer = elections.campaign(campaign("e", 0x10, "four")).await;
         stage.tell("campaign with a value", answer);
-        let answer = elections.leader(of("e")).await;
-        stage.tell("leader", answer);
+        let leader = elections.leader(of("e")).await?.into_inner().kv.context("a leader")?;
+        stage.say(format!("leader says {:?}", leader.value));
         stage.no_space(AlarmAction::Deactivate).await?;
 
         stage.say("-- who stands already, and cannot say another value, stands no more");
@@ -171,20 +171,19 @@ async fn elections_are_held_as_etcds_are() -> Result<()> {
 /// Each change of an election is told by every member, and no leader ends only the streams of those who asked for one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn elections_go_on_without_the_member_that_led() -> Result<()> {
-    let mut cluster = Cluster::start(Shape::new(program(), 3)).await?;
+    let mut cluster = Cluster::start(three()).await?;
     let leader = cluster.leader().await?;
     let others = cluster.others(&[leader]);
     let client = cluster.client(others[0]);
     let elections = |at: usize| ElectionClient::new(cluster.client(at).channel.clone());
-    let (one, mut other) = (elections(others[0]), elections(others[1]));
-    for id in [0x10, 0x20] {
-        client.lease.clone().lease_grant(pb::LeaseGrantRequest { id, ttl: 600 }).await?;
-    }
-    one.clone().campaign(campaign("e", 0x10, "one")).await?;
-    let mut observer = other.observe(of("e")).await?.into_inner();
+    let (one, other) = (elections(others[0]), elections(others[1]));
+    grant(&client, &[0x10, 0x20]).await?;
+    let stood = || async { Ok(one.clone().campaign(campaign("e", 0x10, "one")).await?) };
+    eventually("the first is elected", stood).await?;
+    let observe = || async { Ok(other.clone().observe(of("e")).await?) };
+    let mut observer = eventually("observed", observe).await?.into_inner();
     let first = observer.message().await?.context("an elected")?.kv.context("a key")?;
-    let second = stand(&other, 0x20, "two");
-    eventually("the second stands", || async { client.get("e/20").await?.context("no key") }).await?;
+    let second = under_way(&client, "e/20", || stand(&other, 0x20, "two")).await?;
 
     cluster[leader].kill().await?;
     cluster.leader_among(&others).await?;
@@ -198,16 +197,18 @@ async fn elections_go_on_without_the_member_that_led() -> Result<()> {
     ensure!((&told.key, told.create_revision) == (&second.key, second.rev), "{told:?} {second:?}");
 
     // Alone, a member knows no leader after a while.
-    let mut asked = Request::new(of("e"));
-    asked.metadata_mut().insert("hasleader", "true".parse()?);
-    let mut asking = other.observe(asked).await?.into_inner();
+    let with_leader = || {
+        let mut asked = Request::new(of("e"));
+        asked.metadata_mut().insert("hasleader", "true".parse().expect("plain ASCII"));
+        asked
+    };
+    let observe = || async { Ok(other.clone().observe(with_leader()).await?) };
+    let mut asking = eventually("observed", observe).await?.into_inner();
     asking.message().await?.context("the elected")?;
     cluster[others[0]].kill().await?;
     let ended = asking.message().await.err().context("a stream without a leader")?;
     ensure!((ended.code(), ended.message()) == (Code::Unavailable, "etcdserver: no leader"), "{ended:?}");
-    let mut asked = Request::new(of("e"));
-    asked.metadata_mut().insert("hasleader", "true".parse()?);
-    let refused = other.leader(asked).await.err().context("no leader can be asked")?;
+    let refused = other.clone().leader(with_leader()).await.err().context("no leader can be asked")?;
     ensure!(
         (refused.code(), refused.message()) == (Code::Unavailable, "etcdserver: no leader"),
         "{refused:?}"
@@ -216,10 +217,8 @@ async fn elections_go_on_without_the_member_that_led() -> Result<()> {
         cluster[at].start_again().await?;
     }
     cluster.ready().await?;
-    other
-        .proclaim(proclaim(second.clone(), "zwei"))
-        .await
-        .context("a proclamation with all members there again")?;
+    let proclaimed = || async { Ok(other.clone().proclaim(proclaim(second.clone(), "zwei")).await?) };
+    eventually("proclaimed, with all members there again", proclaimed).await?;
     let told = observer.message().await?.context("the same stream")?.kv.context("a key")?;
     ensure!(told.value == "zwei", "{told:?}");
     cluster.finish().await

@@ -4,6 +4,7 @@ mod bad_input;
 mod basics;
 mod cluster;
 mod crash;
+mod decode;
 mod differential;
 mod directory;
 mod disk_full;
@@ -16,6 +17,7 @@ mod lock;
 mod raw;
 mod script;
 mod snapshot;
+mod square;
 mod tls;
 mod watch;
 

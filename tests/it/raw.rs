@@ -2,19 +2,19 @@
 
 use anyhow::{Context, Result};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tonic::Status;
 
-/// Makes a unary call with these headers, and gives its status and the headers, or trailers, that it came in.
+/// Makes a unary call with these headers, and gives its status.
 pub async fn call(
     url: &str,
     path: &str,
     message: &impl Message,
     headers: &[(&'static str, &'static str)],
-) -> Result<(Status, HeaderMap)> {
+) -> Result<Status> {
     let address = url.strip_prefix("http://").context("a plain URL")?;
     let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await?);
     let (mut sender, connection) =
@@ -34,6 +34,5 @@ pub async fn call(
     let (parts, body) = sender.send_request(request).await?.into_parts();
     let trailers = body.collect().await?.trailers().cloned().unwrap_or(parts.headers);
     connection.abort();
-    let status = Status::from_header_map(&trailers).context("no status")?;
-    Ok((status, trailers))
+    Status::from_header_map(&trailers).context("no status")
 }

@@ -9,9 +9,10 @@ use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
 use proto::v3electionpb::election_client::ElectionClient;
 use proto::v3lockpb::lock_client::LockClient;
-use tests::{Client, Member, Options, Program, http, skipped};
+use tests::{Client, Member, Options, Program, Shape, http, skipped};
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use crate::program;
 
@@ -149,6 +150,44 @@ impl Stage {
         self.say(lines);
         Ok(())
     }
+}
+
+/// Three members that are not in a hurry to elect: what is tested on them is not how quick they are.
+pub fn three() -> Shape {
+    Shape { heartbeat_ms: 100, election_ms: 1_500, ..Shape::new(program(), 3) }
+}
+
+/// Grants leases, whatever the cluster is busy with.
+pub async fn grant(client: &Client, ids: &[i64]) -> Result<()> {
+    for &id in ids {
+        let request = pb::LeaseGrantRequest { id, ttl: 600 };
+        eventually("a lease", async || match client.lease.clone().lease_grant(request).await {
+            Ok(_) => Ok(Some(())),
+            // Granted by a try that got no answer.
+            Err(status) if status.code() == Code::FailedPrecondition => Ok(Some(())),
+            Err(_later) => Ok(None),
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A call that waits: made again where it came to nothing, and under way once its key is there.
+pub async fn under_way<T: Send + 'static>(
+    client: &Client,
+    key: &str,
+    call: impl Fn() -> JoinHandle<Result<Response<T>, Status>>,
+) -> Result<JoinHandle<Result<Response<T>, Status>>> {
+    let mut waiting = call();
+    let end = Instant::now() + PATIENCE;
+    while client.get(key).await.ok().flatten().is_none() {
+        if waiting.is_finished() {
+            waiting = call();
+        }
+        ensure!(Instant::now() < end, "not in {PATIENCE:?}: {key}");
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(waiting)
 }
 
 /// Tries until there is something.

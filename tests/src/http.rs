@@ -13,8 +13,24 @@ pub fn http(port: u16, method: &str, path: &str) -> Result<(u16, String, String)
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer has a head")?;
     let status = head.split_whitespace().nth(1).context("an answer has a status")?.parse()?;
-    Ok((status, head.to_owned(), body.to_owned()))
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { unchunked(body).context("chunks")? } else { body.to_owned() };
+    Ok((status, head.to_owned(), body))
+}
+
+/// Puts a body together that came in chunks of ASCII.
+fn unchunked(mut rest: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body += after.get(..size)?;
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+    }
 }

@@ -41,6 +41,14 @@ impl Program {
         }
     }
 
+    /// Our `etcdutl`: `ETCDUTL_BIN`, or else what cargo builds now.
+    pub fn etcdutl() -> PathBuf {
+        match std::env::var_os("ETCDUTL_BIN") {
+            Some(path) => path.into(),
+            None => build("etcdutl", "etcdutl"),
+        }
+    }
+
     /// Where the program is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use proto::etcdserverpb::RangeRequest;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
+use super::decode::{self, Decoder};
 use super::{bytes, range_of, serializable};
 use crate::client::Client;
 use crate::failure::{Failure, exit};
@@ -53,6 +54,13 @@ pub struct Get {
     max_mod_rev: i64,
     #[arg(long, help = "fetch the range in parts, through the RangeStream call")]
     stream: bool,
+    #[arg(long, value_name = "string", value_parser = Decoder::parse)]
+    #[arg(
+        help = "show values as what they encode: k8s, the objects of Kubernetes, as YAML or JSON (not in etcd)"
+    )]
+    decode: Option<Decoder>,
+    #[arg(long, help = "leave metadata.managedFields out of decoded objects (not in etcd)")]
+    no_managed_fields: bool,
     #[arg(value_name = "<key> [range_end]")]
     words: Vec<OsString>,
 }
@@ -61,8 +69,13 @@ impl Get {
     /// Reads and prints.
     pub async fn run(self, globals: Globals) -> Result<(), Failure> {
         let (stream, count_only, value_only) = (self.stream, self.count_only, self.print_value_only);
+        let (decoder, managed_fields) = (self.decode, !self.no_managed_fields);
+        let without_values = self.keys_only || self.count_only;
         let request = self.request()?;
         let mut settings = globals.settle(&[])?;
+        if decoder.is_some() {
+            decode::check(settings.printer.format, without_values)?;
+        }
         let client = Client::open(&settings).await?;
         let reply = if stream {
             client.range_stream(client.deadline(), request).await
@@ -77,7 +90,13 @@ impl Get {
             return Err(Failure::args("print-value-only is only for `--write-out=simple`"));
         }
         settings.printer.value_only = value_only;
-        settings.printer.print(&Reply::Get(&reply))
+        match decoder {
+            None => settings.printer.print(&Reply::Get(&reply)),
+            Some(Decoder::K8s) => {
+                let entries = reply.kvs.iter().map(decode::entry);
+                decode::print(settings.printer, entries, k8s::Options { managed_fields })
+            }
+        }
     }
 
     /// The request that the flags and arguments describe.

@@ -56,11 +56,11 @@ pub fn locks() -> Vec<Case> {
         case("lock c").signal(2, Signal::TERM).vague(),
         // The next in line waits for the lock, and has it when its holder ends.
         script("d", &format!("$TOOL lock d -- echo second & {}; echo first", until("d/", 2))),
-        // It can give up, and leaves nothing behind.
+        // It can give up, and leaves nothing behind, once it has heard that its key is there: hence the second.
         script(
             "e",
             &format!(
-                "$TOOL lock e & {}; kill $!; wait $!; echo $?; $TOOL get e/ --prefix | grep -c .",
+                "$TOOL lock e & {}; sleep 1; kill $!; wait $!; echo $?; $TOOL get e/ --prefix | grep -c .",
                 until("e/", 2)
             ),
         ),

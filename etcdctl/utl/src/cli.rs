@@ -123,7 +123,7 @@ pub fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::Hashkv(verb) => verb.run(&settings),
         Verb::Help(words) => {
             let path: Vec<_> = words.words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-            help::show(&TOOL, &path)
+            help::topic(&TOOL, &path)
         }
         Verb::Migrate(verb) => verb.run(&settings),
         Verb::Snapshot(Group { verb: None, .. }) => help::show(&TOOL, &path),

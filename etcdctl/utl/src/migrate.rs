@@ -63,7 +63,7 @@ impl Migrate {
         };
         let target = Version::target(&target).map_err(Failure::args)?;
         let directory = Directory::open(&dir, settings.lock_timeout, "migrate").map_err(Failure::general)?;
-        let current = directory.reader.cluster_version();
+        let current = directory.reader.storage_version();
         directory.close();
         let Some(current) = current.as_deref().and_then(Version::read) else {
             let message =

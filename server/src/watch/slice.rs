@@ -265,10 +265,10 @@ mod tests {
 
     #[test]
     fn a_row_without_key_is_corrupt() {
-        for bad in
-            [&b""[..], b"\x0a", b"\x0a\x05ab", b"\x18\x01", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+        for bad in [&b"\x0a"[..], b"\x0a\x05ab", b"\x18\x01", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
         {
             assert!(key_of(&Bytes::from_static(bad)).is_err());
         }
+        assert_eq!(key_of(&Bytes::new()).ok(), Some(Bytes::new()), "it stands for a raised revision");
     }
 }

@@ -212,6 +212,8 @@ fn corrupt(what: &'static str, detail: impl ToString) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use proto::command::{ClusterVersion, Command, command::Op};
+
     use super::*;
     use crate::{Entry, EntryBody, Options, State};
 
@@ -240,5 +242,35 @@ mod tests {
         drop((state, reader));
         let (_state, reader) = State::open(options).expect("open");
         assert_eq!([1, 2, 3].map(|id| reader.removed(id)), [false, true, true]);
+    }
+
+    /// A tool set the storage's version by itself, and an older release has no row for it.
+    #[test]
+    fn the_storage_follows_the_cluster_when_it_is_opened() {
+        for row in [Some("3.6.0"), None] {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let options = Options::new(dir.path().join("db"));
+            let (mut state, reader) = State::open(options.clone()).expect("open");
+            assert_eq!(reader.storage_version(), None);
+            let mut apply = |index, version: &str| {
+                let version = ClusterVersion { version: version.to_owned() };
+                let command = Command { op: Some(Op::ClusterVersion(version)) }.encode_to_vec();
+                let body = EntryBody::Command(command.into());
+                state.apply(vec![Entry { log_id: LogId { term: 1, index }, body }]).expect("apply");
+                reader.storage_version()
+            };
+            assert_eq!(apply(1, UNDECIDED), None);
+            assert_eq!(apply(2, "3.7.0"), Some("3.7.0".to_owned()));
+            let mut batch = state.storage.batch();
+            match row {
+                Some(version) => batch.put(Column::Meta, STORAGE_VERSION, version.as_bytes()),
+                None => batch.delete(Column::Meta, STORAGE_VERSION),
+            }
+            state.storage.write(batch).expect("written");
+            state.flush().expect("flushed");
+            drop((state, reader));
+            let (_state, reader) = State::open(options).expect("open");
+            assert_eq!(reader.storage_version(), Some("3.7.0".to_owned()));
+        }
     }
 }
