@@ -122,7 +122,11 @@ impl<'a> Image<'a> {
     }
 
     fn meta(&self) -> Meta {
-        let Standing { applied, compacted, finished } = self.standing;
+        let Standing { applied, compacted, mut finished } = self.standing;
+        if compacted == 0 {
+            // It has nothing to delete, and etcd takes one that has not finished for none.
+            finished = 0;
+        }
         let ids = |learner: bool| {
             let members = self.cluster.members.values().filter(|member| member.is_learner == learner);
             members.map(|member| member.id).collect()

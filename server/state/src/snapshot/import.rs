@@ -99,7 +99,8 @@ pub fn restore(
     let leases = import.leases()?;
     let (taken, latest) = import.records(progress)?;
     let bumped = restore.bump.map(|bump| import.bump(latest, bump)).transpose()?;
-    let scheduled = bumped.or(meta.scheduled_compact_rev).unwrap_or(-1);
+    // etcd 3.7 takes a compaction to 0 that has not finished for none.
+    let scheduled = bumped.or(meta.scheduled_compact_rev.filter(|revision| *revision > 0)).unwrap_or(-1);
     let finished = meta.finished_compact_rev.unwrap_or(-1);
     // etcd 3.7: what was compacted up to some revision has had that one, whatever is left of it.
     let compacted = scheduled.max(finished);
