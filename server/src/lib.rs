@@ -9,6 +9,7 @@ pub mod datadir;
 pub mod dns;
 pub mod error;
 pub mod http;
+pub mod insight;
 pub mod lessor;
 pub mod listen;
 pub mod logging;

@@ -54,7 +54,7 @@ pub struct Get {
     max_mod_rev: i64,
     #[arg(long, help = "fetch the range in parts, through the RangeStream call")]
     stream: bool,
-    #[arg(long, value_name = "string")]
+    #[arg(long, value_name = "string", value_parser = Decoder::parse)]
     #[arg(
         help = "show values as what they encode: k8s, the objects of Kubernetes, as YAML or JSON (not in etcd)"
     )]

@@ -7,6 +7,7 @@ mod auth;
 pub mod body;
 mod cluster;
 mod health;
+mod insight;
 mod interceptor;
 mod kv;
 mod lease;
@@ -154,6 +155,8 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::HealthCheck => call.unary(message, health::check).await,
         Method::HealthList => call.unary(message, health::list).await,
         Method::HealthWatch => health::watch(&call, message),
+
+        Method::Sample => call.unary_of_learner(message, insight::sample).await,
 
         Method::Lock | Method::Unlock => call.not_implemented("the lock service"),
         Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
