@@ -6,20 +6,14 @@
 
 mod cli;
 mod client;
-mod failure;
 mod globals;
-mod go;
 mod help;
-mod log;
 mod output;
 mod verb;
 
 use std::process::ExitCode;
 
-/// The version of etcd's tool that this one stands in for.
-const VERSION: &str = "3.7.3";
-/// The API version sent with every request.
-const API_VERSION: &str = "3.7";
+use manners::{API_VERSION, VERSION, failure, go, log};
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -32,13 +26,5 @@ fn main() -> ExitCode {
         }
         Err(error) => Err(failure::Failure::general(error)),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if let Some(message) = failure.message {
-                eprintln!("Error: {message}");
-            }
-            ExitCode::from(failure.status)
-        }
-    }
+    failure::end(result)
 }

@@ -9,50 +9,11 @@ mod protobuf;
 mod simple;
 mod table;
 
-use std::io::Write as _;
-
+use manners::output::line;
+pub use manners::output::{Format, say, write};
 use proto::etcdserverpb as pb;
 
 use crate::failure::{Failure, exit};
-
-/// The value of `--write-out`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One line per fact, for people.
-    Simple,
-    /// `"Name" : value` lines.
-    Fields,
-    /// One line of JSON.
-    Json,
-    /// The message as it came over the wire.
-    Protobuf,
-    /// A drawn table, for members and endpoints.
-    Table,
-}
-
-impl Format {
-    /// The format by its name on the command line.
-    pub fn parse(name: &str) -> Result<Self, Failure> {
-        Ok(match name {
-            "simple" => Self::Simple,
-            "fields" => Self::Fields,
-            "json" => Self::Json,
-            "protobuf" => Self::Protobuf,
-            "table" => Self::Table,
-            _ => return Err(Failure::new(exit::BAD_FEATURE, "unsupported output format")),
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Simple => "simple",
-            Self::Fields => "fields",
-            Self::Json => "json",
-            Self::Protobuf => "protobuf",
-            Self::Table => "table",
-        }
-    }
-}
 
 /// The health of one endpoint.
 #[derive(Debug)]
@@ -148,30 +109,7 @@ impl Printer {
     }
 }
 
-/// Writes to stdout at once. A reader that has gone away ends the command quietly.
-pub fn write(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => Failure::silent(exit::ERROR),
-        _ => Failure::general(error),
-    })
-}
-
-/// Writes a line to stdout.
-pub fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
-    write(format!("{line}\n").as_bytes())
-}
-
 /// A byte string as `--hex` shows it: `\x66\x6f`.
 fn hex_escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
 }
-
-/// Appends formatted text and a line feed to a buffer.
-macro_rules! line {
-    ($out:expr, $($text:tt)*) => {{
-        $out.extend_from_slice(format!($($text)*).as_bytes());
-        $out.push(b'\n');
-    }};
-}
-pub(crate) use line;

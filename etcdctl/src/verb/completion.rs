@@ -2,13 +2,10 @@
 
 use std::ffi::OsString;
 
-use clap_complete::{Shell, generate};
+use manners::completion;
 
-use super::text;
-use crate::cli;
 use crate::failure::Failure;
-use crate::go::quote;
-use crate::output;
+use crate::help::TOOL;
 
 /// The argument of `completion`.
 #[derive(Debug, clap::Args)]
@@ -26,21 +23,6 @@ pub struct Completion {
 impl Completion {
     /// Writes the script.
     pub fn run(self) -> Result<(), Failure> {
-        let [shell] = self.words.as_slice() else {
-            return Err(Failure::general(format!("accepts 1 arg(s), received {}", self.words.len())));
-        };
-        let shell = match shell.to_str() {
-            Some("bash") => Shell::Bash,
-            Some("zsh") => Shell::Zsh,
-            Some("fish") => Shell::Fish,
-            Some("powershell") => Shell::PowerShell,
-            _ => {
-                let shell = quote(text(shell).as_bytes());
-                return Err(Failure::general(format!("invalid argument {shell} for \"etcdctl completion\"")));
-            }
-        };
-        let mut script = Vec::new();
-        generate(shell, &mut cli::command(), "etcdctl", &mut script);
-        output::write(&script)
+        completion::run(&TOOL, &self.words)
     }
 }

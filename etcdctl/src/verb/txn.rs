@@ -13,12 +13,12 @@ use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{Compare, RequestOp, TxnRequest};
 
 use super::{del, get, put};
-use crate::cli;
 use crate::client::Client;
 use crate::failure::{Failure, exit};
 use crate::globals::Globals;
 use crate::go::{self, quote};
 use crate::output::{self, Reply};
+use manners::args;
 
 /// The flags of `txn`.
 #[derive(Debug, clap::Args)]
@@ -101,7 +101,7 @@ async fn operation(line: &[u8]) -> Result<RequestOp, Failure> {
         return Err(Failure::input(format!("invalid txn compare request: {shown}")));
     }
     let words: Vec<OsString> = words.into_iter().map(OsString::from_vec).collect();
-    let request = match cli::parse_inner::<Operation>(&words) {
+    let request = match args::parse_inner::<Operation>(&words) {
         Ok(Operation::Get(get)) => Request::RequestRange(get.request()?),
         Ok(Operation::Put(put)) => Request::RequestPut(put.request(|| None)?),
         Ok(Operation::Del(del)) => Request::RequestDeleteRange(del.request().await?),

@@ -18,12 +18,12 @@ use tokio::sync::mpsc;
 
 use self::stream::{Notice, Stream};
 use super::{bytes, range_of, txn};
-use crate::cli;
 use crate::client::Client;
 use crate::failure::{Failure, exit};
 use crate::globals::Globals;
 use crate::go::{self, quote};
 use crate::output::{self, Printer, Reply};
+use manners::args;
 
 /// Variables that stand for the arguments.
 const KEY: &str = "ETCDCTL_WATCH_KEY";
@@ -203,7 +203,7 @@ fn order_of(words: &[OsString], environment: &Environment) -> Result<Result<Orde
         Some(at) => (&words[..at], words[at + 1..].to_vec()),
         None => (words, Vec::new()),
     };
-    let mut watch = cli::parse_inner::<Line>(words)?.watch;
+    let mut watch = args::parse_inner::<Line>(words)?.watch;
     if watch.words.is_empty() && environment.key.is_none() && command.is_empty() {
         return Err(Failure::args("bad number of arguments"));
     }

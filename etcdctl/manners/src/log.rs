@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::output::json::push_string;
+use crate::json::push_string;
 
 /// A warning; the command goes on.
 pub fn warn(message: &str, field: &str, value: impl Display) {

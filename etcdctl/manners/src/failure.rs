@@ -1,6 +1,7 @@
 //! Why a command ends without success, and the status a script sees.
 
 use std::fmt;
+use std::process::ExitCode;
 
 /// Exit statuses, with the meanings scripts know from etcd.
 pub mod exit {
@@ -51,5 +52,18 @@ impl Failure {
     /// Nothing more to say.
     pub fn silent(status: u8) -> Self {
         Self { status, message: None }
+    }
+}
+
+/// Tells stderr what is left to tell, and gives the exit status.
+pub fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message {
+                eprintln!("Error: {message}");
+            }
+            ExitCode::from(failure.status)
+        }
     }
 }
