@@ -78,6 +78,8 @@ enum Utility {
     Help(help::Help),
     /// Shows the flags that every command takes
     Options(Words),
+    /// Shows what the cluster is doing, again every second
+    Top(verb::top::Top),
     /// Shows the version
     Version(Words),
 }
@@ -151,6 +153,7 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::Utility(Utility::Completion(verb)) => verb.run(),
         Verb::Utility(Utility::Help(verb)) => verb.run(),
         Verb::Utility(Utility::Options(_)) => help::options(),
+        Verb::Utility(Utility::Top(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Version(_)) => verb::version::run(),
         Verb::Later(_) => {
             let name = path.join(" ");

@@ -12,7 +12,7 @@ use crate::output;
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Key-value commands", &["compaction", "del", "get", "lease", "put", "txn", "watch"]),
     ("Cluster maintenance commands", &["alarm", "defrag", "endpoint", "member"]),
-    ("Utility commands", &["check", "completion", "help", "options", "version"]),
+    ("Utility commands", &["check", "completion", "help", "options", "top", "version"]),
 ];
 
 const OPTIONS_HINT: &str =

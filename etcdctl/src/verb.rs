@@ -13,6 +13,7 @@ pub mod lease;
 pub mod member;
 pub mod move_leader;
 pub mod put;
+pub mod top;
 pub mod txn;
 pub mod version;
 pub mod watch;

@@ -1,12 +1,35 @@
 //! The JSON lines etcd's client writes to stderr beside its messages.
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::json::push_string;
 
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Warnings are not written for as long as there is one.
+#[must_use]
+#[derive(Debug)]
+pub struct Quiet(());
+
+/// Keeps warnings off stderr until what this gives is dropped: for a command that shows what went wrong by itself.
+pub fn quiet() -> Quiet {
+    QUIET.store(true, Ordering::Relaxed);
+    Quiet(())
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        QUIET.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A warning; the command goes on.
 pub fn warn(message: &str, field: &str, value: impl Display) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     line("warn", message, field, &value.to_string());
 }
 
