@@ -10,6 +10,7 @@ mod directory;
 mod disk_full;
 mod flags;
 mod http;
+mod insight;
 mod lease;
 mod tls;
 mod watch;

@@ -246,13 +246,14 @@ fn rates(pairs: &[Pair<'_>]) -> Rates {
         pairs.iter().map(grown).collect()
     };
     let calls = |names: &[&str]| -> f64 {
-        let started = |load: &insight::SampleResponse| {
+        let started = |load: &insight::SampleResponse| -> u64 {
             let methods = load.methods.iter().filter(|method| names.contains(&method.path.as_str()));
             methods.map(|method| method.started).sum()
         };
         grown(&started).iter().sum()
     };
-    let failed = |load: &insight::SampleResponse| load.methods.iter().map(|method| method.failed).sum();
+    let failed =
+        |load: &insight::SampleResponse| -> u64 { load.methods.iter().map(|method| method.failed).sum() };
     let changed = |load: &insight::SampleResponse| load.puts_applied + load.deletes_applied;
     Rates {
         puts: calls(&["/etcdserverpb.KV/Put"]),

@@ -79,7 +79,7 @@ fn head(figures: &Figures, interval: Duration) -> String {
         figures.revisions_per_second.map(|rate| format!(" (+{}/s)", decimal(rate))).unwrap_or_default();
     format!(
         "etcdctl top  cluster {}  revision {}{growth}  every {}  q ends",
-        if figures.cluster_id.is_empty() { "?" } else { &figures.cluster_id },
+        if figures.cluster_id.is_empty() { "?" } else { figures.cluster_id.as_str() },
         figures.revision,
         go::duration(interval)
     )
@@ -180,7 +180,7 @@ fn prefixes(figures: &Figures, width: usize) -> Vec<Line> {
     let blocks: Vec<Vec<Line>> = lists.into_iter().map(|(head, rows)| table(head, rows, column)).collect();
     let height = blocks.iter().map(Vec::len).max().unwrap_or(0);
     let row = |at: usize| {
-        let cells = blocks.iter().map(|block| block.get(at).map_or("", |line| &line.text));
+        let cells = blocks.iter().map(|block| block.get(at).map_or("", |line| line.text.as_str()));
         let cells: Vec<String> = cells.map(|text| format!("{text:column$}")).collect();
         Line { text: cells.join(&" ".repeat(GAP)), bold: at == 0 }
     };
