@@ -27,7 +27,7 @@ async fn objects_are_shown_as_kubernetes_shows_them() -> Result<()> {
         let [_version, _kind, stored, shown] =
             line.splitn(4, ' ').collect::<Vec<_>>().try_into().expect("four words");
         let key = format!("/registry/{index:04}");
-        let header = client.put(&key, STANDARD.decode(stored)?).await?;
+        let header = client.put(key.as_str(), STANDARD.decode(stored)?).await?;
         // Numbers inside of objects may be written as 1e2, which is 100.
         let shown: Value = serde_json::from_str(&shown.replace("1e2", "100"))?;
         objects.push(json!({
