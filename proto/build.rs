@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "etcd/v3electionpb.proto",
         "etcd/leasepb.proto",
         "quorate/command.proto",
+        "quorate/insight.proto",
         "quorate/peer.proto",
         "grpc/health.proto",
     ];

@@ -104,6 +104,8 @@ enum Utility {
     MakeMirror(verb::make_mirror::MakeMirror),
     /// Shows the flags that every command takes
     Options(Words),
+    /// Shows what the cluster is doing, again every second
+    Top(verb::top::Top),
     /// Shows the version
     Version(Words),
 }
@@ -158,6 +160,7 @@ pub async fn run(args: Vec<OsString>) -> Result<(), Failure> {
         Verb::Utility(Utility::Help(verb)) => verb.run(),
         Verb::Utility(Utility::MakeMirror(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Options(_)) => help::options(),
+        Verb::Utility(Utility::Top(verb)) => verb.run(globals).await,
         Verb::Utility(Utility::Version(_)) => verb::version::run(),
     }
 }

@@ -23,6 +23,8 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::lease_client::LeaseClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::watch_client::WatchClient;
+use proto::insight::insight_client::InsightClient;
+use proto::insight::{SampleRequest, SampleResponse};
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -80,6 +82,7 @@ macro_rules! services {
 services!(
     auth: AuthClient,
     cluster: ClusterClient,
+    insight: InsightClient,
     kv: KvClient,
     lease: LeaseClient,
     maintenance: MaintenanceClient,
@@ -274,6 +277,18 @@ impl Client {
     /// Why the last attempt to connect failed.
     pub fn last_connection_error(&self) -> Option<String> {
         self.pool.last_error()
+    }
+
+    /// What one member sees of its load; servers other than Quorate's do not implement it.
+    pub async fn insight(
+        &self,
+        deadline: Option<Instant>,
+        request: SampleRequest,
+    ) -> Result<SampleResponse, CallError> {
+        self.unary(deadline, Repeat::Never, request, |connection: Connection, request| async move {
+            connection.insight().sample(request).await
+        })
+        .await
     }
 
     /// Opens the stream that renews leases.

@@ -17,7 +17,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     ("Concurrency commands", &["elect", "lock"]),
     ("Authentication commands", &["auth", "role", "user"]),
-    ("Utility commands", &["check", "completion", "help", "make-mirror", "options", "version"]),
+    ("Utility commands", &["check", "completion", "help", "make-mirror", "options", "top", "version"]),
 ];
 
 const OPTIONS_HINT: &str =

@@ -20,6 +20,7 @@ pub mod move_leader;
 pub mod put;
 pub mod role;
 pub mod snapshot;
+pub mod top;
 pub mod txn;
 pub mod user;
 pub mod version;

@@ -42,6 +42,11 @@ pub mod command {
     tonic::include_proto!("command");
 }
 
+/// What a member sees of its load.
+pub mod insight {
+    tonic::include_proto!("quorate");
+}
+
 /// What members say to each other.
 pub mod peer {
     tonic::include_proto!("peer");

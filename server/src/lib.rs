@@ -8,6 +8,7 @@ pub mod corruption;
 pub mod datadir;
 pub mod error;
 pub mod http;
+pub mod insight;
 pub mod lessor;
 pub mod listen;
 pub mod logging;

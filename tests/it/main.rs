@@ -12,6 +12,7 @@ mod downgrade;
 mod election;
 mod flags;
 mod http;
+mod insight;
 mod lease;
 mod lock;
 mod raw;

@@ -1,9 +1,29 @@
 //! The lines that etcd's tools write to stderr beside their messages: `etcdctl` in JSON, `etcdutl` for people.
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::json::{object, push_string};
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Warnings are not written for as long as there is one.
+#[must_use]
+#[derive(Debug)]
+pub struct Quiet(());
+
+/// Keeps warnings off stderr until what this gives is dropped: for a command that shows what went wrong by itself.
+pub fn quiet() -> Quiet {
+    QUIET.store(true, Ordering::Relaxed);
+    Quiet(())
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        QUIET.store(false, Ordering::Relaxed);
+    }
+}
 
 /// A JSON line about what goes on.
 pub fn info(message: &str, fields: &[(&str, &dyn Display)]) {
@@ -12,7 +32,9 @@ pub fn info(message: &str, fields: &[(&str, &dyn Display)]) {
 
 /// A JSON line: a warning; the command goes on.
 pub fn warn(message: &str, field: &str, value: impl Display) {
-    line("warn", message, &[(field, &value)]);
+    if !QUIET.load(Ordering::Relaxed) {
+        line("warn", message, &[(field, &value)]);
+    }
 }
 
 /// The last JSON line before the program ends with status 1.

@@ -76,11 +76,17 @@ methods! {
     Leader "v3electionpb.Election" "Leader";
     Observe "v3electionpb.Election" "Observe";
     Resign "v3electionpb.Election" "Resign";
+    Sample "quorate.Insight" "Sample";
 }
 
-/// The series of each method, in the order of the variants.
+/// The series of each method, in the order of the variants; Quorate's own service has none.
 static SERIES: LazyLock<Vec<Option<&'static Series>>> =
     LazyLock::new(|| PATHS.iter().map(|(path, _)| METRICS.grpc.method(path)).collect());
+
+/// All that has series, with its path.
+pub fn counted() -> impl Iterator<Item = (&'static str, &'static Series)> {
+    PATHS.iter().zip(SERIES.iter()).filter_map(|((path, _), series)| Some((*path, (*series)?)))
+}
 
 impl Method {
     /// The method of a request's path.

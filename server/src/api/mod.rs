@@ -8,6 +8,7 @@ pub mod body;
 mod cluster;
 mod election;
 mod health;
+mod insight;
 mod interceptor;
 mod kv;
 mod lease;
@@ -166,6 +167,8 @@ async fn rare(call: Call<'_>, message: Bytes) -> Result<Response<Body>, Failure>
         Method::Leader => call.inner(message, election::leader).await,
         Method::Observe => election::observe(&call, message),
         Method::Resign => call.inner(message, election::resign).await,
+
+        Method::Sample => call.unary_of_learner(message, insight::sample).await,
 
         Method::Put | Method::Range | Method::Txn | Method::LeaseKeepAlive | Method::Watch => {
             unreachable!("dispatched before")

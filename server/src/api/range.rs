@@ -22,6 +22,7 @@ use super::interceptor::Answer;
 use super::message::{PREFIX_LEN, put_prefix};
 use super::status::ANSWER_BYTES_MAX;
 use super::timing::READING;
+use crate::insight::INSIGHT;
 use crate::metrics::METRICS;
 use crate::node::{Failure, Invalid, Node, stop_on};
 
@@ -41,6 +42,7 @@ const COUNT: u32 = 4;
 /// A view as the request wants it.
 pub async fn view_for(node: &Node, request: &pb::RangeRequest) -> Result<View, Failure> {
     METRICS.storage.ranges.inc();
+    INSIGHT.read(&request.key);
     match request.serializable {
         true => Ok(node.serializable_view()),
         false => node.linearizable_view().await,

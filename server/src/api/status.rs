@@ -161,6 +161,13 @@ fn of_invalid(invalid: &Invalid) -> (Code, Cow<'static, str>) {
         Invalid::AuthNotEnabled => {
             (Code::FailedPrecondition, "etcdserver: authentication is not enabled".into())
         }
+        Invalid::Split => {
+            (Code::InvalidArgument, "quorate: the delimiter or the depth of a prefix is out of bounds".into())
+        }
+        Invalid::TooManyViewers => (
+            Code::ResourceExhausted,
+            "quorate: keys are counted by as many delimiters and depths as they can be, try again in a minute".into(),
+        ),
         Invalid::NotImplemented(what) => {
             (Code::Unimplemented, format!("etcdserver: {what} is not implemented by this version").into())
         }

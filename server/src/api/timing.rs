@@ -22,6 +22,11 @@ impl Timing {
         }
     }
 
+    /// How long those took that succeeded.
+    pub fn succeeded(&self) -> &Histogram {
+        &self.succeeded
+    }
+
     /// Begins to measure one request. Not a wrapper around its future: that would double the future's size,
     /// which every request pays for.
     pub fn start(&'static self) -> Running {

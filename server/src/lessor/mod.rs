@@ -125,6 +125,11 @@ impl Lessor {
         self.0.table.lock().time_to_live(id, Instant::now())
     }
 
+    /// How many leases there are.
+    pub fn count(&self) -> usize {
+        self.0.table.lock().len()
+    }
+
     /// All leases, those that end first first.
     pub fn ids(&self) -> Vec<i64> {
         self.0.table.lock().ids(Instant::now())

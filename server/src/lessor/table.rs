@@ -74,6 +74,10 @@ impl Table {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
     pub(super) fn has(&self, id: i64) -> bool {
         self.leases.contains_key(&id)
     }

@@ -128,6 +128,13 @@ impl Method {
         self.handled[code as usize].inc();
     }
 
+    /// How many calls ended with an error.
+    pub fn failed(&self) -> u64 {
+        let ok = Code::Ok as usize;
+        let codes = self.handled.iter().enumerate();
+        codes.filter(|(code, _)| *code != ok).map(|(_, counter)| counter.get()).sum()
+    }
+
     /// Whether latencies are wanted: measuring them costs two clock readings.
     pub fn wants_seconds(&self) -> bool {
         self.seconds.get().is_some()

@@ -147,6 +147,12 @@ pub enum Invalid {
     /// There is no authentication to authenticate against.
     #[error("authentication is off")]
     AuthNotEnabled,
+    /// Keys cannot be divided so: the delimiter is too long, or the depth out of bounds.
+    #[error("keys cannot be divided so")]
+    Split,
+    /// Keys are counted in as many ways as they can be.
+    #[error("too many ways of dividing keys")]
+    TooManyViewers,
     /// Part of the API that this version does not have.
     #[error("{0} is not implemented")]
     NotImplemented(&'static str),

@@ -3,6 +3,7 @@
 use mutants::Mutant;
 use state::{Block, LeaseChange, LogId, Reader};
 
+use crate::insight::INSIGHT;
 use crate::lessor::Lessor;
 use crate::metrics::METRICS;
 use crate::raft::ApplySink;
@@ -27,6 +28,7 @@ impl ApplySink for Sink {
         // First the leases: a client that has its grant may keep it alive at once.
         self.lessor.apply(&lease_changes);
         count(&blocks);
+        INSIGHT.changed(&blocks);
         for block in &mut blocks {
             block.events.retain(|_| !mutants::sometimes(Mutant::DropEvent, 300));
         }
