@@ -5,20 +5,24 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::auth_client::AuthClient;
 use proto::etcdserverpb::request_op::Request;
+use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::mvccpb::KeyValue;
 use server::restore::{self, Restore};
 use sha2::{Digest, Sha256};
-use tests::{Client, Member, Options, Program, eventually, skipped};
+use tests::{Client, Cluster, Member, Options, Program, Shape, eventually, http, skipped};
 
 use crate::program;
 
 const CHUNK: usize = 32 << 10;
+/// How long a watch may say nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// No client is kept from its key, and no test waits for it to end.
 const TTL: i64 = 100_000;
 
@@ -124,6 +128,34 @@ impl Seen {
     }
 }
 
+/// What a watch of all keys from a revision on tells, up to a revision: keys and revisions of its events, or the
+/// compacted revision that it is ended with.
+async fn watched(client: &Client, from: i64, to: i64) -> Result<Result<Vec<(Bytes, i64)>, i64>> {
+    let create = pb::WatchCreateRequest {
+        key: Bytes::from_static(&[0]),
+        range_end: Bytes::from_static(&[0]),
+        start_revision: from,
+        ..Default::default()
+    };
+    let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
+    requests.send(create).await?;
+    let requests_for = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut answers = client.watch.clone().watch(requests_for).await?.into_inner();
+    let mut events = Vec::new();
+    while let Some(answer) = tokio::time::timeout(PATIENCE, answers.message()).await?? {
+        if answer.canceled {
+            return Ok(Err(answer.compact_revision));
+        }
+        let kvs = answer.events.into_iter().filter_map(|event| event.kv);
+        events.extend(kvs.map(|kv| (kv.key, kv.mod_revision)));
+        if events.last().is_some_and(|(_, revision)| *revision >= to) {
+            return Ok(Ok(events));
+        }
+    }
+    bail!("the watch ended")
+}
+
 /// Asks for a snapshot and checks how it comes; gives the file.
 async fn stream(client: &Client) -> Result<Vec<u8>> {
     let mut answers = client.maintenance.clone().snapshot(pb::SnapshotRequest {}).await?.into_inner();
@@ -223,6 +255,16 @@ async fn the_stream_is_shaped_as_etcds_and_its_file_comes_back() -> Result<()> {
     if !program().is_ours() {
         return Ok(());
     }
+    let (_, _, metrics) = http(member.client_port(), "GET", "/metrics")?;
+    let value = |line: &str| metrics.lines().find_map(|found| found.strip_prefix(line)).map(str::trim);
+    assert_eq!(value("etcd_disk_backend_snapshot_duration_seconds_count"), Some("2"));
+    let method =
+        "grpc_method=\"Snapshot\",grpc_service=\"etcdserverpb.Maintenance\",grpc_type=\"server_stream\"}";
+    assert_eq!(value(&format!("grpc_server_handled_total{{grpc_code=\"OK\",{method}")), Some("2"));
+    let log = member.log();
+    for line in ["sending database snapshot to client", "successfully sent database snapshot to client"] {
+        ensure!(log.matches(&format!("\"{line}\"")).count() == 2, "{line}");
+    }
     let mut restored = start_restored(program(), &file, 0).await?;
     let client = restored.connect().await?;
     assert_eq!(Seen::by(&client).await?, seen);
@@ -264,6 +306,8 @@ async fn the_square() -> Result<()> {
             }
         }
         let seen = Seen::by(&client).await?;
+        let history = watched(&client, seen.hash.1, seen.revision).await?;
+        ensure!(history.as_ref().is_ok_and(|events| events.len() > 100), "{history:?}");
         let file = source.dir().join("file");
         let endpoint = source.client_url();
         run(&etcdctl, &["--endpoints", &endpoint, "snapshot", "save", text(&file)])?;
@@ -273,10 +317,12 @@ async fn the_square() -> Result<()> {
             let target = start_restored(to.clone(), &file, 0).await.context(what.clone())?;
             let client = target.connect().await?;
             assert_eq!(Seen::by(&client).await?, seen, "{what}");
+            assert_eq!(watched(&client, seen.hash.1, seen.revision).await?, history, "{what}");
             disarm(&client).await.context(what.clone())?;
             let raised = start_restored(to.clone(), &file, 1_000_000).await.context(what.clone())?;
             let client = raised.connect().await?;
             let revision = seen.revision + 1_000_000;
+            assert_eq!(watched(&client, seen.revision, revision).await?, Err(revision), "{what}");
             let raised = Seen::by(&client).await?;
             assert_eq!(
                 (raised.revision, raised.hash.1, raised.hash.2),
@@ -363,7 +409,7 @@ async fn three_members_start_on_one_snapshot() -> Result<()> {
     let seen = Seen::by(&client).await?;
     let file = source.dir().join("file");
     std::fs::write(&file, stream(&client).await?)?;
-    let mut members = three(|_| &file).await?;
+    let mut members = three(true, |_| &file).await?;
     let mut clients = Vec::new();
     for member in &members {
         let client = member.connect().await?;
@@ -400,11 +446,12 @@ async fn three_members_start_on_one_snapshot() -> Result<()> {
 }
 
 /// Three members of one cluster, each restored from the file for its number, and started.
-async fn three<'a>(file: impl Fn(usize) -> &'a Path) -> Result<Vec<Member>> {
+async fn three<'a>(corrupt_check: bool, file: impl Fn(usize) -> &'a Path) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     for name in ["a", "b", "c"] {
         let mut options = Options::new(program());
         options.name = name.to_owned();
+        options.args.push(format!("--feature-gates=InitialCorruptCheck={corrupt_check}"));
         members.push(Member::prepare(options)?);
     }
     let cluster: Vec<_> = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect();
@@ -432,7 +479,7 @@ async fn members_restored_from_different_snapshots_find_out() -> Result<()> {
         client.put("k", "v").await?;
         std::fs::write(file, stream(&client).await?)?;
     }
-    let members = three(|at| &files[usize::from(at == 2)]).await?;
+    let members = three(false, |at| &files[usize::from(at == 2)]).await?;
     eventually("one of them is refused", || async {
         for member in &members {
             if let Err(status) = member.connect().await?.get("k").await
@@ -444,6 +491,71 @@ async fn members_restored_from_different_snapshots_find_out() -> Result<()> {
         bail!("none is")
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_has_a_snapshot_too() -> Result<()> {
+    let mut cluster = Cluster::start(Shape::new(program(), 1)).await?;
+    cluster.client(0).put("k", "v").await?;
+    let learner = cluster.grow().await?;
+    cluster.add(learner, true, 0).await?;
+    cluster[learner].start_again().await?;
+    let client = cluster.client(learner);
+    eventually("the learner has the data", || async {
+        ensure!(client.get_serializable("k").await?.is_some(), "not yet");
+        Ok(())
+    })
+    .await?;
+    stream(&client).await?;
+    cluster.finish().await
+}
+
+/// Killed at any moment a restore leaves what no member starts on, or all of it, and can be done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_restore_is_none() -> Result<()> {
+    if !program().is_ours() {
+        return Ok(());
+    }
+    let source = Member::start(program()).await?;
+    let client = source.connect().await?;
+    for at in 0..3000 {
+        client.put(format!("k/{at}"), vec![b'v'; 2000]).await?;
+    }
+    let file = source.dir().join("file");
+    std::fs::write(&file, stream(&client).await?)?;
+    let (mut refused, mut whole) = (0, 0);
+    for wait_ms in [10, 30, 60, 100, 150, 200, 300, 400, 600, 900, 1300, 3000] {
+        let mut member = Member::prepare(Options::new(program()))?;
+        let Restore { name, initial_cluster, token, advertise_peer_urls, data_dir, .. } =
+            parameters(&file, &member);
+        let flag = |name: &str, value: &str| format!("--{name}={value}");
+        let mut child = Command::new(Program::etcdutl())
+            .args(["snapshot", "restore", text(&file)])
+            .args([flag("name", &name), flag("initial-cluster", &initial_cluster)])
+            .args([flag("initial-cluster-token", &token), flag("data-dir", text(&data_dir))])
+            .arg(flag("initial-advertise-peer-urls", &advertise_peer_urls))
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        child.kill()?;
+        child.wait()?;
+        // Before there is anything, a start would found a new cluster, as it would have without a restore.
+        if !data_dir.join("member").exists() && data_dir.join("member.restoring").exists() {
+            let error = member.start_again().await.expect_err("half a restore");
+            ensure!(format!("{error:#}").contains("has not finished"), "{error:#}");
+            refused += 1;
+        }
+        if !data_dir.join("member").exists() {
+            restore_for(&member, &file, 0)?;
+        } else {
+            whole += 1;
+        }
+        member.start_again().await.with_context(|| format!("after {wait_ms} ms"))?;
+        ensure!(member.connect().await?.count("k/").await? == 3000);
+        member.kill().await?;
+    }
+    eprintln!("of 12 restores that were killed {refused} were half done, {whole} were done");
+    Ok(())
 }
 
 /// A client that goes away takes its snapshot with it, and others get theirs.
