@@ -398,7 +398,7 @@ pub fn command_line_and_environment() -> Vec<Case> {
         cases.push(case(line).own_words());
     }
     cases.extend([
-        case("pot"),
+        case("pet"),
         case("help bogus"),
         case("help bogus get").own_words(),
         case("version"),
