@@ -40,20 +40,20 @@ enum Verb {
 
 #[derive(Debug, Subcommand)]
 enum KeyValue {
-    /// Forgets revisions older than the given one
-    Compaction(verb::compaction::Compaction),
-    /// Deletes a key or a range of keys
-    Del(verb::del::Del),
     /// Reads a key or a range of keys
     Get(verb::get::Get),
-    /// Grants, revokes, renews and shows leases
-    Lease(verb::lease::Group),
     /// Puts a value under a key
     Put(verb::put::Put),
+    /// Deletes a key or a range of keys
+    Del(verb::del::Del),
     /// Runs several requests as one transaction
     Txn(verb::txn::Txn),
+    /// Forgets revisions older than the given one
+    Compaction(verb::compaction::Compaction),
     /// Follows the changes of keys
     Watch(verb::watch::Watch),
+    /// Grants, revokes, renews and shows leases
+    Lease(verb::lease::Group),
 }
 
 #[derive(Debug, Subcommand)]

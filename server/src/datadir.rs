@@ -9,6 +9,7 @@
 //!       wal/                    the Raft log (or --wal-dir, with a lock of its own)
 //!       snap/db/                the storage engine's files
 //!     member.restoring/         of a restore that has not finished: nothing starts on it
+//!     member.taken-over/        what a restore left, until the member that took it over has removed it
 //! ```
 //!
 //! The ids are kept because `--initial-*` holds for the first start alone:
@@ -25,11 +26,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use snapshot::directory::is_database;
 use tracing::warn;
 
 use crate::peer::http::Member;
 
-pub use restoring::{Restoring, is_free};
+pub use restoring::{Restoring, is_free, settle};
 
 /// The format this release writes, and the newest it reads.
 const FORMAT: u32 = 1;
@@ -152,7 +154,7 @@ fn to_text(founding: &Founding) -> anyhow::Result<String> {
 
 /// Makes a directory, where it is missing, and its name durable, whoever made it: what is acknowledged
 /// is in it.
-fn make(dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn make(dir: &Path) -> anyhow::Result<()> {
     let mut made = vec![dir];
     match fs::metadata(dir) {
         Ok(metadata) => {
@@ -257,17 +259,6 @@ fn holds_files(dir: &Path) -> io::Result<bool> {
 
 /// Refuses a directory that etcd has written.
 fn refuse_etcds(member: &Path, wal_dir: &Path) -> anyhow::Result<()> {
-    let is_bbolt = || -> io::Result<bool> {
-        let mut page = [0; 20];
-        match File::open(member.join("snap").join("db")) {
-            Ok(mut file) if file.metadata()?.is_file() => {
-                Ok(file.read_exact(&mut page).is_err() || page[16..20] == 0xED0C_DAED_u32.to_le_bytes())
-            }
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
     let has_wal = || -> io::Result<bool> {
         match fs::read_dir(wal_dir) {
             Ok(entries) => {
@@ -282,7 +273,7 @@ fn refuse_etcds(member: &Path, wal_dir: &Path) -> anyhow::Result<()> {
             Err(error) => Err(error),
         }
     };
-    if is_bbolt().with_context(|| format!("read {}", member.display()))?
+    if is_database(&member.join("snap").join("db")).with_context(|| format!("read {}", member.display()))?
         || has_wal().with_context(|| format!("read {}", wal_dir.display()))?
     {
         bail!(

@@ -9,6 +9,7 @@
 //! written. Peers are answered from then on, clients when the member can: once
 //! what it publishes is in the log, for which most of the cluster must be there.
 
+mod adoption;
 pub mod bootstrap;
 mod discovery;
 mod ending;
@@ -85,6 +86,8 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         v2_deprecation = "write-only",
         "starting an etcd server"
     );
+    // Signals still do what they do to any process: it may be ended at any moment.
+    adoption::adopt(&config)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("main runtime")?;
     let end = runtime.block_on(Member::run(config))?;

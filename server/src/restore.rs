@@ -1,9 +1,12 @@
 //! A member's data directory out of a snapshot, ours or etcd's.
 //!
 //! ```text
-//!   snapshot ─► checked as a whole ─► state ─► log ─► who the member is ─► in its place
-//!                                     └── <data-dir>/member.restoring ──┘   one rename
+//!   snapshot ─► checked as a whole ─► database ─► log of the members ─► in its place
+//!                                     └─ <data-dir>/member.restoring ─┘   one rename
 //! ```
+//!
+//! The directory is etcd's own ([`snapshot::directory`]): etcd starts on it, and
+//! a member of ours takes it over when it starts (`process::adoption`).
 //!
 //! Each member of a new cluster restores the same file under its own name and
 //! comes to the same ids, members and log; started, they elect a leader at
@@ -15,15 +18,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use snapshot::bbolt::{self, Database};
+use snapshot::directory::{Bumped, Restored};
 use snapshot::file::{DIGEST_LEN, Digest, Hasher, has_digest};
-use state::snapshot::{ImportError, Restored, Step};
+use snapshot::schema::{AUTH_ENABLED, Bucket, Member};
 use tracing::{info, warn};
 
 use crate::config::parse_initial_cluster;
 use crate::config::url::Url;
-use crate::datadir::{Founding, Identity, Restoring, is_free};
+use crate::datadir::{Founding, Identity, Restoring, is_free, make};
 use crate::process::bootstrap;
-use crate::raft::restored;
 
 /// Bytes read at once.
 const READ: usize = 1 << 20;
@@ -58,8 +61,8 @@ pub struct Restore {
 pub enum Phase {
     /// Reads the file and computes its digest.
     Check,
-    /// Takes its rows over.
-    Rows,
+    /// Writes the database.
+    Write,
 }
 
 /// How far a restore is.
@@ -69,7 +72,7 @@ pub struct Progress {
     pub phase: Phase,
     /// Bytes of that which are done.
     pub done: u64,
-    /// Bytes there are. Those of the rows are somewhat fewer than the file has, which stands here for them.
+    /// Bytes there are.
     pub total: u64,
 }
 
@@ -78,8 +81,8 @@ pub struct Progress {
 pub struct Done {
     /// The member and its cluster.
     pub identity: Identity,
-    /// What the state holds.
-    pub state: Restored,
+    /// How the revision was raised, if it was.
+    pub bumped: Option<Bumped>,
 }
 
 /// Why nothing was restored.
@@ -115,12 +118,9 @@ pub enum Error {
         /// What the rest of it gives.
         got: [u8; DIGEST_LEN],
     },
-    /// The file is no image of bbolt.
+    /// The file is no image of bbolt, or cannot be written anew.
     #[error(transparent)]
-    Image(#[from] bbolt::Error),
-    /// What is in it cannot become a state.
-    #[error(transparent)]
-    Import(#[from] ImportError),
+    Image(#[from] snapshot::Error),
     /// The directory cannot be made.
     #[error("{0:#}")]
     Directory(anyhow::Error),
@@ -151,15 +151,17 @@ pub fn restore(restore: &Restore, progress: &mut dyn FnMut(Progress)) -> Result<
     };
     log("restoring snapshot");
     check_digest(&restore.snapshot, restore.skip_hash_check, progress)?;
-    let image = Database::open(&restore.snapshot)?;
+    let image = Database::open(&restore.snapshot).map_err(snapshot::Error::from)?;
+    let with_auth = has_auth(&image).map_err(snapshot::Error::from)?;
     let restoring = Restoring::begin(data_dir, &wal_dir).map_err(Error::Directory)?;
-    let state = import(restore, &founding, &image, restoring.state(), progress)?;
-    let nodes = nodes(&founding);
-    let Identity { cluster_id, member_id } = founding.identity;
-    restored::create_log(restoring.wal(), member_id, restored::begin(nodes.len()), &nodes)
-        .map_err(Error::Directory)?;
-    restoring.complete(&founding).map_err(Error::Directory)?;
-    if let Some((latest, raised)) = state.bumped {
+    make(restoring.wal()).map_err(Error::Directory)?;
+    let bump = Some(restore.bump_revision).filter(|bump| *bump > 0 && restore.mark_compacted);
+    let restored = restored(&founding);
+    let bumped = restored.write(&image, bump, &restoring.snap(), restoring.wal(), &mut |done, total| {
+        progress(Progress { phase: Phase::Write, done, total });
+    })?;
+    restoring.complete().map_err(Error::Directory)?;
+    if let Some(Bumped { latest, raised }) = bumped {
         info!(
             "latest-revision" = latest,
             "bump-amount" = restore.bump_revision,
@@ -167,22 +169,17 @@ pub fn restore(restore: &Restore, progress: &mut dyn FnMut(Progress)) -> Result<
             "raised the latest revision, and marked it compacted"
         );
     }
-    if state.astray > 0 {
-        warn!(keys = state.astray, "keys are attached to leases that the snapshot does not have");
-    }
-    if state.auth_enabled {
+    if with_auth {
         warn!("the snapshot is of a cluster with authentication: no member of this release starts on it");
     }
+    let Identity { cluster_id, member_id } = founding.identity;
     info!(
         "cluster-id" = format!("{cluster_id:x}"),
         "local-member-id" = format!("{member_id:x}"),
-        revision = state.revision,
-        "compact-revision" = state.compacted,
-        records = state.taken.records,
-        "restored the state"
+        "wrote database and log"
     );
     log("restored snapshot");
-    Ok(Done { identity: founding.identity, state })
+    Ok(Done { identity: founding.identity, bumped })
 }
 
 /// Who the member is, by etcd's rules for the first start of a new cluster.
@@ -194,34 +191,29 @@ fn founding(restore: &Restore) -> Result<Founding, String> {
     bootstrap::new_cluster(&members, &restore.name, &restore.token, &advertised)
 }
 
-fn nodes(founding: &Founding) -> Vec<state::Node> {
-    let nodes = founding.founders.iter().map(|member| state::Node {
+fn restored(founding: &Founding) -> Restored {
+    let Identity { cluster_id, member_id } = founding.identity;
+    let member = |member: &crate::peer::http::Member| Member {
         id: member.id,
         name: member.name.clone(),
         peer_urls: member.peer_urls.clone(),
-        learner: false,
-    });
-    nodes.collect()
+        ..Member::default()
+    };
+    let mut members: Vec<Member> = founding.founders.iter().map(member).collect();
+    members.sort_by_key(|member| member.id);
+    Restored { cluster_id, member_id, members }
 }
 
-fn import(
-    restore: &Restore,
-    founding: &Founding,
-    image: &Database,
-    state: PathBuf,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Restored, Error> {
-    let nodes = nodes(founding);
-    let membership = restored::membership(&nodes).map_err(Error::Directory)?;
-    let bump = Some(restore.bump_revision).filter(|bump| *bump > 0 && restore.mark_compacted);
-    let restore = state::snapshot::Restore { applied: restored::begin(nodes.len()), membership, nodes, bump };
-    let total = image.image_len();
-    let mut rows = |step: Step| {
-        progress(Progress { phase: Phase::Rows, done: step.bytes.min(total), total });
-    };
-    let restored = state::snapshot::restore(state::Options::new(state), image, &restore, &mut rows)?;
-    progress(Progress { phase: Phase::Rows, done: total, total });
-    Ok(restored)
+/// Whether users have to authenticate in the cluster that an image is of.
+pub(crate) fn has_auth(image: &Database) -> Result<bool, bbolt::Error> {
+    let Some(bucket) = image.bucket(Bucket::Auth.name().as_bytes())? else { return Ok(false) };
+    for row in bucket.rows() {
+        let (key, value) = row?;
+        if key == AUTH_ENABLED {
+            return Ok(value == [1][..]);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads the whole file and compares its digest with the one at its end.
@@ -352,23 +344,22 @@ mod tests {
                 done.identity.member_id,
                 ids::member_id(&["http://127.0.0.1:2".to_owned()], "token", None)
             );
-            assert_eq!((done.state.revision, done.state.taken.records), (5, 1));
+            assert_eq!(done.bumped, None);
             assert!(
                 seen.windows(2).all(|pair| pair[0].done <= pair[1].done || pair[0].phase != pair[1].phase)
             );
             assert!(seen.iter().any(|p| p.phase == Phase::Check && p.done == p.total));
-            assert!(seen.last().is_some_and(|p| p.phase == Phase::Rows && p.done == p.total));
+            assert!(seen.last().is_some_and(|p| p.phase == Phase::Write && p.done == p.total));
             let wal = wal.unwrap_or_else(|| parameters.data_dir.join("member").join("wal"));
-            let opened = DataDir::open(&parameters.data_dir, &wal).unwrap();
-            let founding = opened.founding().unwrap();
-            assert_eq!(founding.identity, done.identity);
-            assert_eq!(founding.founders.len(), 3);
-            let (state, reader) = state::State::open(state::Options::new(opened.state())).unwrap();
-            assert_eq!(state.applied(), restored::begin(3));
-            assert_eq!(reader.members().len(), 3);
-            assert!(wal.join("lock").exists() || wal.starts_with(&parameters.data_dir));
-            assert!(fs::read_dir(&wal).unwrap().count() > 0);
-            drop((state, reader, opened));
+            let db = parameters.data_dir.join("member").join("snap").join("db");
+            let left = Restored::read(&db, &wal).unwrap();
+            assert_eq!(
+                (left.cluster_id, left.member_id),
+                (done.identity.cluster_id, done.identity.member_id)
+            );
+            let names: Vec<_> = left.members.iter().map(|member| &member.name[..]).collect();
+            assert!(left.members.is_sorted_by_key(|member| member.id));
+            assert!(["a", "b", "c"].iter().all(|name| names.contains(name)), "{names:?}");
             fs::remove_dir_all(&parameters.data_dir).unwrap();
         }
     }
@@ -442,19 +433,18 @@ mod tests {
         let parameters = parameters(dir.path());
         let wal = parameters.data_dir.join("member").join("wal");
         let restoring = Restoring::begin(&parameters.data_dir, &wal).unwrap();
-        fs::create_dir_all(restoring.state()).unwrap();
-        fs::write(restoring.state().join("CURRENT"), "half").unwrap();
+        fs::write(restoring.snap().join("db"), "half").unwrap();
         let refusal = DataDir::open(&parameters.data_dir, &wal).unwrap_err().to_string();
         assert!(refusal.contains("has not finished"), "{refusal}");
         // Another one at the same time.
         assert!(quiet(&parameters).unwrap_err().to_string().contains("in use by another process"));
         // As a kill leaves it: nobody clears up, and the lock is free.
         let copy = dir.path().join("copy");
-        fs::create_dir_all(copy.join("member.restoring/snap/db")).unwrap();
-        fs::write(copy.join("member.restoring/snap/db/CURRENT"), "half").unwrap();
+        fs::create_dir_all(copy.join("member.restoring/snap")).unwrap();
+        fs::write(copy.join("member.restoring/snap/db"), "half").unwrap();
         let later = Restore { data_dir: copy.clone(), ..parameters.clone() };
         quiet(&later).unwrap();
-        DataDir::open(&copy, &copy.join("member/wal")).unwrap();
+        assert!(copy.join("member/snap/db").is_file());
         // One that fails clears up itself.
         drop(restoring);
         assert!(!parameters.data_dir.exists());

@@ -87,7 +87,7 @@ impl Restore {
         let done = Console::within(|| {
             restore::restore(&order, &mut |step| match step.phase {
                 Phase::Check => checking.set(step.done, step.total),
-                Phase::Rows => restoring.set(step.done, step.total),
+                Phase::Write => restoring.set(step.done, step.total),
             })
         });
         tell_members(&order, &done.map_err(Failure::general)?);

@@ -55,6 +55,17 @@ pub enum Error {
         /// What is wrong with it.
         problem: Malformed,
     },
+    /// The rows cannot be written as an image.
+    #[error(transparent)]
+    Unwritable(#[from] bbolt::Unwritable),
+    /// The revision cannot be raised by so much.
+    #[error("the revision {latest} cannot be raised by {bump}")]
+    Bump {
+        /// The newest revision of the file.
+        latest: i64,
+        /// By how much it was to be raised.
+        bump: u64,
+    },
     /// The revision asked for has been compacted.
     #[error("revision {revision} has been compacted, the last compaction was at {compacted}")]
     Compacted {

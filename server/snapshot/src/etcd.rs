@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::bbolt::Database;
+use crate::directory::{FIRST, Restored};
 use crate::hash_kv::hash_kv;
 use crate::sample::{Compaction, LEASE, Memory, OnDisk, Store};
 use crate::schema::{Bucket, Role, User, UserOptions};
@@ -202,6 +203,20 @@ fn etcdutl_restores_what_is_written() {
     let before = hash_kv(&Database::open(&file.path).expect("sound"), 0, &mut |_, _| {}).expect("held");
     let after = hash_kv(&Database::open(&db).expect("sound"), 0, &mut |_, _| {}).expect("held");
     assert_eq!(before, after);
+
+    // What its tool made is read here, and what is made here of it is the same.
+    let theirs = data.join("member");
+    let read = Restored::read(&db, &theirs.join("wal")).expect("a restore");
+    assert_eq!(read.members.len(), 1);
+    let (snap, wal) = (file.dir().join("snap"), file.dir().join("wal"));
+    std::fs::create_dir(&snap).expect("space");
+    std::fs::create_dir(&wal).expect("space");
+    let image = Database::open(&file.path).expect("sound");
+    read.write(&image, None, &snap, &wal, &mut |_, _| {}).expect("space");
+    let log = |wal: &Path| std::fs::read(wal.join(FIRST)).expect("readable");
+    assert!(log(&wal) == log(&theirs.join("wal")), "the logs differ");
+    agree(&tools, &snap.join("db"), "one restored here");
+    assert_eq!(ours(&snap.join("db")).hash, ours(&db).hash);
 
     let bumped = file.dir().join("bumped");
     let args = ["--data-dir", text(&bumped), "--bump-revision", "1000", "--mark-compacted"];

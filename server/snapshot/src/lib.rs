@@ -3,7 +3,7 @@
 //! A file is a [`bbolt`] image followed by the SHA-256 of the image ([`mod@file`]).
 //! The image holds ten buckets whose rows [`schema`] names and encodes. What
 //! etcd's own tools say about a file, [`status`] and [`hash_kv`] say alike;
-//! [`verify`] looks at everything.
+//! [`verify`] looks at everything. A [`directory`] is what a restore makes of it.
 //!
 //! ```text
 //!   file     ┌────────┬────────┬─────────────────────────────┬─────────┐
@@ -19,6 +19,7 @@
 //!  3. Clocks, sockets and tasks are the caller's: all calls block.
 
 pub mod bbolt;
+pub mod directory;
 mod error;
 #[cfg(test)]
 mod etcd;

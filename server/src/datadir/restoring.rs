@@ -1,9 +1,16 @@
-//! A data directory that is being filled by a restore.
+//! A data directory that is being filled.
 //!
 //! Everything is made under another name inside the data directory, which may
-//! be a file system of its own, and gets its name by one rename at the end. A
-//! restore that was killed leaves what no member starts on and what the next
-//! restore clears away.
+//! be a file system of its own, and gets its name by a rename at the end.
+//!
+//! ```text
+//!   a restore         member.restoring ─► member
+//!   taking one over   member ─► member.taken-over,  member.restoring ─► member,  the first removed
+//! ```
+//!
+//! A restore that was killed leaves what no member starts on and what the next
+//! restore clears away. A member that was killed while it took one over goes on
+//! at its next start.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +20,10 @@ use anyhow::{Context, bail};
 
 use super::{Founding, IDENTITY_FILE, lock, make, sync_name, to_text, write};
 
+const MEMBER: &str = "member";
 const RESTORING: &str = "member.restoring";
+/// What a restore left, once a member has its own.
+const TAKEN: &str = "member.taken-over";
 
 /// Refuses a directory whose restore has not finished.
 pub(super) fn refuse(data_dir: &Path) -> anyhow::Result<()> {
@@ -43,14 +53,14 @@ pub fn is_free(data_dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// What a restore fills. Dropped before it is complete, it is removed.
+/// What is being filled. Dropped before it is complete, it is removed.
 #[derive(Debug)]
 pub struct Restoring {
     data_dir: PathBuf,
     member: PathBuf,
     wal: PathBuf,
-    /// Whether the log is not below the member's directory.
-    wal_outside: bool,
+    /// Whether the directory of the log was made for this, and not below the member's.
+    wal_made: bool,
     /// Whether the data directory was made for this.
     made: bool,
     complete: bool,
@@ -59,7 +69,7 @@ pub struct Restoring {
 }
 
 impl Restoring {
-    /// Begins to fill a directory that [`is_free`], and makes it where it is missing.
+    /// Begins to fill a data directory, and makes it where it is missing.
     ///
     /// # Errors
     /// When the disk refuses, or another restore is at it.
@@ -69,14 +79,14 @@ impl Restoring {
         let member = data_dir.join(RESTORING);
         make(&member)?;
         let lock = lock(&member)?;
-        let (wal, wal_outside) = match wal_dir.strip_prefix(data_dir.join("member")) {
+        let (wal, wal_made) = match wal_dir.strip_prefix(data_dir.join(MEMBER)) {
             Ok(inside) => (member.join(inside), false),
-            Err(_) => (wal_dir.to_owned(), true),
+            Err(_) => (wal_dir.to_owned(), !wal_dir.exists()),
         };
         let data_dir = data_dir.to_owned();
-        let restoring = Self { data_dir, member, wal, wal_outside, made, complete: false, _lock: lock };
+        let restoring = Self { data_dir, member, wal, wal_made, made, complete: false, _lock: lock };
         restoring.clear().with_context(|| format!("clear {}", restoring.member.display()))?;
-        make(&restoring.member.join("snap"))?;
+        make(&restoring.snap())?;
         Ok(restoring)
     }
 
@@ -93,9 +103,9 @@ impl Restoring {
         Ok(())
     }
 
-    /// Where the storage engine's files go; nothing is there yet.
-    pub fn state(&self) -> PathBuf {
-        self.member.join("snap").join("db")
+    /// Where the state goes; nothing is there yet.
+    pub fn snap(&self) -> PathBuf {
+        self.member.join("snap")
     }
 
     /// Where the Raft log goes. To be written last: outside of the member's directory it is in its place at once.
@@ -103,21 +113,58 @@ impl Restoring {
         &self.wal
     }
 
-    /// Makes it the directory of this member, durably: from here on it can start.
+    /// Makes it the member's directory, durably: from here on it can start.
     ///
     /// # Errors
     /// When the disk refuses; then nothing has changed.
-    pub fn complete(mut self, founding: &Founding) -> anyhow::Result<()> {
+    pub fn complete(mut self) -> anyhow::Result<()> {
+        self.sync()?;
+        self.rename()
+    }
+
+    /// Makes it the directory of this member in place of the one there is, durably. A kill on the way leaves what
+    /// [`settle`] brings to its end.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn replace(mut self, founding: &Founding) -> anyhow::Result<()> {
         write(&self.member, IDENTITY_FILE, &to_text(founding)?)?;
-        for dir in [&self.member.join("snap"), &self.member, &self.wal] {
+        self.sync()?;
+        let (member, taken) = (self.data_dir.join(MEMBER), self.data_dir.join(TAKEN));
+        fs::rename(&member, &taken).with_context(|| format!("rename to {}", taken.display()))?;
+        self.rename()
+    }
+
+    fn sync(&self) -> anyhow::Result<()> {
+        for dir in [&self.snap(), &self.member, &self.wal] {
             sync_name(&dir.join("any")).with_context(|| format!("sync {}", dir.display()))?;
         }
-        sync_name(&self.wal).with_context(|| format!("sync the directory of {}", self.wal.display()))?;
-        let member = self.data_dir.join("member");
+        sync_name(&self.wal).with_context(|| format!("sync the directory of {}", self.wal.display()))
+    }
+
+    fn rename(&mut self) -> anyhow::Result<()> {
+        let member = self.data_dir.join(MEMBER);
         fs::rename(&self.member, &member).with_context(|| format!("rename to {}", member.display()))?;
         self.complete = true;
         sync_name(&member).with_context(|| format!("sync {}", self.data_dir.display()))
     }
+}
+
+/// Brings to its end what [`Restoring::replace`] began: afterwards the member has one directory. Does nothing where
+/// nothing was begun.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn settle(data_dir: &Path) -> anyhow::Result<()> {
+    let (member, restoring, taken) = (data_dir.join(MEMBER), data_dir.join(RESTORING), data_dir.join(TAKEN));
+    if !taken.exists() {
+        return Ok(());
+    }
+    if !member.exists() {
+        fs::rename(&restoring, &member).with_context(|| format!("rename to {}", member.display()))?;
+        sync_name(&member).with_context(|| format!("sync {}", data_dir.display()))?;
+    }
+    fs::remove_dir_all(&taken).with_context(|| format!("remove {}", taken.display()))
 }
 
 impl Drop for Restoring {
@@ -126,7 +173,7 @@ impl Drop for Restoring {
             return;
         }
         let mut left = vec![fs::remove_dir_all(&self.member)];
-        if self.wal_outside {
+        if self.wal_made {
             left.push(fs::remove_dir_all(&self.wal));
         }
         if self.made {

@@ -40,7 +40,8 @@ pub(super) const LEAF: u16 = 2;
 pub(super) const META: u16 = 4;
 pub(super) const FREELIST: u16 = 0x10;
 
-const MAGIC: u32 = 0xED0C_DAED;
+/// What a meta page begins with.
+pub const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
 
 /// What a page begins with.

@@ -41,14 +41,6 @@ pub enum ImportError {
         /// What is wrong with it.
         problem: Problem,
     },
-    /// The revision cannot be raised by so much.
-    #[error("revision {latest} cannot be raised by {bump}")]
-    Bump {
-        /// The last revision in the snapshot.
-        latest: i64,
-        /// By how much it was to be raised.
-        bump: u64,
-    },
     /// The new state cannot be written.
     #[error(transparent)]
     Fault(#[from] Fault),

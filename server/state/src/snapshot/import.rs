@@ -32,9 +32,6 @@ pub struct Restore {
     pub membership: Bytes,
     /// The members.
     pub nodes: Vec<Node>,
-    /// By how much the revision grows; what was before counts as compacted then. etcd 3.7: `--bump-revision` and
-    /// `--mark-compacted`.
-    pub bump: Option<u64>,
 }
 
 /// How far a restore is.
@@ -51,8 +48,6 @@ pub struct Step {
 pub struct Restored {
     /// What was taken over.
     pub taken: Step,
-    /// The last revision in the snapshot, and to which it was raised, if it was.
-    pub bumped: Option<(i64, i64)>,
     /// The current revision.
     pub revision: i64,
     /// The revision of the last compaction, -1 if there was none.
@@ -98,13 +93,12 @@ pub fn restore(
     }
     let leases = import.leases()?;
     let (taken, latest) = import.records(progress)?;
-    let bumped = restore.bump.map(|bump| import.bump(latest, bump)).transpose()?;
     // etcd 3.7 takes a compaction to 0 that has not finished for none.
-    let scheduled = bumped.or(meta.scheduled_compact_rev.filter(|revision| *revision > 0)).unwrap_or(-1);
+    let scheduled = meta.scheduled_compact_rev.filter(|revision| *revision > 0).unwrap_or(-1);
     let finished = meta.finished_compact_rev.unwrap_or(-1);
     // etcd 3.7: what was compacted up to some revision has had that one, whatever is left of it.
     let compacted = scheduled.max(finished);
-    let revision = bumped.unwrap_or(latest).max(compacted).max(FIRST_REVISION);
+    let revision = latest.max(compacted).max(FIRST_REVISION);
     import.members(restore)?;
     let Import { mut mvcc, crc, .. } = import;
     // Members that were restored from different snapshots have different states, and must find out.
@@ -117,8 +111,7 @@ pub fn restore(
     reader::flush(&storage, applied)?;
     let astray = lease::astray(&storage, |id| leases.contains(&id))?;
     let auth_enabled = auth::is_enabled(&storage)?;
-    let bumped = bumped.map(|raised| (latest, raised));
-    Ok(Restored { taken, bumped, revision, compacted, astray, auth_enabled })
+    Ok(Restored { taken, revision, compacted, astray, auth_enabled })
 }
 
 /// Why a row ends it.
@@ -258,16 +251,6 @@ impl Import<'_> {
         let before = self.mvcc.take_over(record)?;
         lease::attach(self.mvcc.batch(), &key, before, lease);
         Ok(())
-    }
-
-    /// Adds an empty record at a higher revision; gives that.
-    fn bump(&mut self, latest: i64, bump: u64) -> Result<i64, ImportError> {
-        let main = i64::try_from(bump).ok().and_then(|bump| latest.checked_add(bump));
-        // One more must be left: revisions are told as "up to and not including".
-        let main = main.filter(|main| *main < i64::MAX).ok_or(ImportError::Bump { latest, bump })?;
-        let revision = Revision { main, sub: 0 };
-        self.record(Taken { revision, tombstone: false, kv: KeyValue::default(), row: Bytes::new() })?;
-        Ok(main)
     }
 
     fn members(&mut self, restore: &Restore) -> Result<(), ImportError> {
