@@ -2,8 +2,6 @@ package kube
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/http"
 	"os"
@@ -145,15 +143,7 @@ func startCluster(t *testing.T) *cluster {
 	if t.Failed() {
 		t.FailNow()
 	}
-	certificate, err := tls.LoadX509KeyPair(file("client.crt"), file("client.key"))
-	must(t, err)
-	roots := x509.NewCertPool()
-	roots.AddCert(pki.cert)
-	c.admin, err = clientv3.New(clientv3.Config{
-		Endpoints: c.urls, DialTimeout: 5 * time.Second,
-		TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots},
-	})
-	must(t, err)
+	c.admin = c.dial(t, c.urls)
 	t.Cleanup(func() { c.admin.Close() })
 	c.startAPIServer(t, c.urls, "--etcd-compaction-interval=5m")
 	return c

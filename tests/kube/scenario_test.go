@@ -1,5 +1,7 @@
 // Package kube runs a real kube-apiserver on a member: ETCD_BIN is the server
-// under test, APISERVER_BIN the apiserver.
+// under test, APISERVER_BIN the apiserver. To move it from etcd and back takes
+// the tools as well: ETCDCTL_BIN, ETCDUTL_BIN, and etcd's REAL_ETCD_BIN,
+// OFFICIAL_ETCDCTL_BIN and OFFICIAL_ETCDUTL_BIN.
 package kube
 
 import (

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -23,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -30,41 +32,69 @@ import (
 // world is one or more members as kubeadm starts them, and an apiserver on them.
 type world struct {
 	dir       string
-	etcd      *process // the only member, where there is one
+	url, peer string   // of the only member, where there is one
+	etcd      *process // that member
 	members   []*process
 	apiserver *process
 	config    *rest.Config
 }
 
 func start(t *testing.T) *world {
+	return startOn(t, binary(t, "ETCD_BIN"), "--etcd-compaction-interval=20s")
+}
+
+// startOn starts a program as the only member, and an apiserver with these flags.
+func startOn(t *testing.T, program string, flags ...string) *world {
 	dir := t.TempDir()
 	pki := newAuthority(t, dir)
 	pki.issue(t, "server")
 	pki.issue(t, "client")
-	etcdClient, etcdPeer, etcdMetrics := freePort(t), freePort(t), freePort(t)
-	url := fmt.Sprintf("https://127.0.0.1:%d", etcdClient)
-	peer := fmt.Sprintf("https://127.0.0.1:%d", etcdPeer)
-	file := func(name string) string { return filepath.Join(dir, name) }
+	world := &world{
+		dir: dir, url: fmt.Sprintf("https://127.0.0.1:%d", freePort(t)), peer: fmt.Sprintf("https://127.0.0.1:%d", freePort(t)),
+	}
+	world.startMember(t, program, "data")
+	t.Cleanup(func() { world.etcd.stop() })
+	world.startAPIServer(t, []string{world.url}, flags...)
+	return world
+}
 
-	world := &world{dir: dir}
+// startMember starts a program as the only member, on a data directory.
+func (world *world) startMember(t *testing.T, program, data string) {
+	t.Helper()
+	file := func(name string) string { return filepath.Join(world.dir, name) }
 	world.etcd = &process{
-		name: "etcd", log: file("etcd.log"), program: binary(t, "ETCD_BIN"), readyLine: "ready to serve client requests",
+		name: "etcd", log: file(data + ".log"), program: program, readyLine: "ready to serve client requests",
 		args: []string{
 			"--name=node", "--feature-gates=InitialCorruptCheck=true",
-			"--listen-client-urls=" + url, "--advertise-client-urls=" + url,
-			"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=node=" + peer,
-			"--data-dir=" + file("data"), "--cert-file=" + file("server.crt"), "--key-file=" + file("server.key"),
+			"--listen-client-urls=" + world.url, "--advertise-client-urls=" + world.url,
+			"--listen-peer-urls=" + world.peer, "--initial-advertise-peer-urls=" + world.peer, "--initial-cluster=node=" + world.peer,
+			"--data-dir=" + file(data), "--cert-file=" + file("server.crt"), "--key-file=" + file("server.key"),
 			"--trusted-ca-file=" + file("ca.crt"), "--client-cert-auth=true",
 			"--peer-cert-file=" + file("server.crt"), "--peer-key-file=" + file("server.key"),
 			"--peer-trusted-ca-file=" + file("ca.crt"), "--peer-client-cert-auth=true", "--snapshot-count=10000",
-			fmt.Sprintf("--listen-metrics-urls=http://127.0.0.1:%d", etcdMetrics), "--watch-progress-notify-interval=5s",
+			fmt.Sprintf("--listen-metrics-urls=http://127.0.0.1:%d", freePort(t)), "--watch-progress-notify-interval=5s",
 		},
 	}
 	world.members = []*process{world.etcd}
 	world.etcd.start(t)
-	t.Cleanup(func() { world.etcd.stop() })
-	world.startAPIServer(t, []string{url}, "--etcd-compaction-interval=20s")
-	return world
+}
+
+// dial gives a client of the members themselves, to be closed.
+func (world *world) dial(t *testing.T, urls []string) *clientv3.Client {
+	t.Helper()
+	file := func(name string) string { return filepath.Join(world.dir, name) }
+	certificate, err := tls.LoadX509KeyPair(file("client.crt"), file("client.key"))
+	must(t, err)
+	authority, err := os.ReadFile(file("ca.crt"))
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: urls, DialTimeout: 5 * time.Second,
+		TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, RootCAs: roots},
+	})
+	must(t, err)
+	return client
 }
 
 // startAPIServer starts an apiserver on members at these URLs and waits until it is ready.
@@ -95,6 +125,11 @@ func (world *world) startAPIServer(t *testing.T, urls []string, flags ...string)
 		Host: fmt.Sprintf("https://127.0.0.1:%d", secure), BearerToken: token, QPS: -1,
 		TLSClientConfig: rest.TLSClientConfig{Insecure: true}, Timeout: 0,
 	}
+	world.awaitAPIServer(t)
+}
+
+func (world *world) awaitAPIServer(t *testing.T) {
+	t.Helper()
 	began := time.Now()
 	deadline := began.Add(patience)
 	for {
