@@ -1,13 +1,12 @@
-//! Large snapshots that cross over: saved from either server by either tool, restored for either server.
+//! Large snapshots that cross over: saved from either server by either tool, restored by either, started by either.
 //!
 //! ```text
-//!   etcd ─┐                ┌─ our etcdutl ────► ours
-//!         ├─► two files ───┤
-//!   ours ─┘                └─ etcd's etcdutl ─► etcd
+//!   etcd ─┐                ┌─ our etcdutl ────┐    ┌─► ours
+//!         ├─► two files ───┤                  ├────┤
+//!   ours ─┘                └─ etcd's etcdutl ─┘    └─► etcd
 //! ```
 //!
-//! Every way gives the same keys, revisions, leases, alarms and HashKV, and goes on from there. What a tool restores
-//! is a directory of its own server, which the other one refuses.
+//! Every way gives the same keys, revisions, leases, alarms and HashKV, and goes on from there.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -215,10 +214,12 @@ async fn crossing(saved_by: &Side, ours: &Side, etcd: Option<&Side>, keys: usize
         if let Some(etcd) = etcd {
             assert_eq!(ours.status(&file)?, etcd.status(&file)?, "both tools say the same");
         }
-        for side in [Some(ours), etcd].into_iter().flatten() {
-            let restored = Member::prepare(member(&side.server))?;
-            side.restore(&file, &restored)?;
-            let way = format!("saved by {:?}, restored by {:?}", by.etcdctl, side.etcdutl);
+        let sides = || [Some(ours), etcd].into_iter().flatten();
+        for (tool, start) in sides().flat_map(|tool| sides().map(move |start| (tool, start))) {
+            let restored = Member::prepare(member(&start.server))?;
+            tool.restore(&file, &restored)?;
+            let (ctl, utl, ours) = (&by.etcdctl, &tool.etcdutl, start.server.is_ours());
+            let way = format!("saved by {ctl:?}, restored by {utl:?}, started by ours: {ours}");
             serves(restored, &expected).await.context(way)?;
         }
         std::fs::remove_file(file)?;

@@ -39,7 +39,7 @@ impl Directory {
         match fs::metadata(&db) {
             Ok(metadata) if metadata.is_file() => {
                 return Err(format!(
-                    "{} is a data directory of etcd: it takes etcd's own etcdutl to {command} it",
+                    "{} is a data directory of etcd, or one that no member has started on since it was restored: it takes etcd's own etcdutl to {command} it",
                     dir.display()
                 ));
             }

@@ -142,7 +142,7 @@ fn a_directory_of_etcd_is_named_as_such() {
     let folder = folder();
     fs::create_dir_all(folder.path().join("d/member/snap")).expect("a directory");
     fs::copy(folder.path().join("good.db"), folder.path().join("d/member/snap/db")).expect("copied");
-    let sentence = "d is a data directory of etcd: it takes etcd's own etcdutl to";
+    let sentence = "d is a data directory of etcd, or one that no member has started on since it was restored: it takes etcd's own etcdutl to";
     assert_eq!(
         refused(folder.path(), "defrag --data-dir d"),
         (1, format!("Failed to defragment etcd data[d] ({sentence} defragment it)"))
