@@ -1,11 +1,11 @@
 //! A disk that fills up.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tests::{Member, Options, skipped};
+use tests::{Member, Options, Program, skipped};
 
 use crate::program;
 
@@ -83,4 +83,56 @@ async fn a_full_disk_stops_the_member_and_loses_nothing() -> Result<()> {
     }
     client.put("after", "1").await?;
     Ok(())
+}
+
+/// A restore, and the first start on what it left, end with a clear line, and are done again once there is space.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_a_restore_and_a_first_start() -> Result<()> {
+    let Some(disk) = Disk::mount(5)? else {
+        skipped("a full disk under a restore", "tmpfs cannot be mounted here");
+        return Ok(());
+    };
+    let source = Member::start(program()).await?;
+    let client = source.connect().await?;
+    // Other ones each, so that no compression makes room.
+    let value = |at: usize| -> Vec<u8> { (0..1 << 16).map(|byte| (byte * at * 7919 >> 7) as u8).collect() };
+    for at in 0..160 {
+        client.put(format!("k/{at}"), value(at)).await?;
+    }
+    let file = source.dir().join("file");
+    let mut save = Command::new(Program::etcdctl());
+    save.args(["--endpoints", &source.client_url(), "snapshot", "save"]).arg(&file);
+    ensure!(save.output()?.status.success(), "saved");
+    let mut options = Options::new(program());
+    options.data_dir = Some(disk.path());
+    let mut member = Member::prepare(options)?;
+
+    let refused = restore(&file, &member)?;
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && stderr.contains("No space left on device"), "{stderr}");
+    ensure!(stderr.contains("snap/db"), "it names the file: {stderr}");
+    ensure!(!disk.path().exists(), "it leaves nothing");
+    disk.grow(16)?;
+    ensure!(restore(&file, &member)?.status.success(), "restored");
+
+    let error = format!("{:#}", member.start_again().await.expect_err("there is no room for both"));
+    ensure!(error.to_lowercase().contains("no space left"), "{error}");
+    ensure!(disk.path().join("member/snap/db").is_file(), "what the restore left is there");
+    disk.grow(400)?;
+    member.start_again().await?;
+    let client = member.connect().await?;
+    for at in 0..160 {
+        let pair = client.get(format!("k/{at}").as_str()).await?;
+        ensure!(pair.is_some_and(|pair| pair.value == value(at)), "{at}");
+    }
+    Ok(())
+}
+
+fn restore(file: &Path, member: &Member) -> Result<Output> {
+    let mut command = Command::new(Program::etcdutl());
+    command.args(["snapshot", "restore"]).arg(file).arg("--data-dir").arg(member.data_dir());
+    command.args(["--name", member.name(), "--initial-cluster-token", "tests"]);
+    command.arg("--initial-cluster").arg(format!("{}={}", member.name(), member.peer_url()));
+    command.arg("--initial-advertise-peer-urls").arg(member.peer_url());
+    Ok(command.output()?)
 }

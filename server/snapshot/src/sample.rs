@@ -64,6 +64,13 @@ fn image(source: &impl Source<Error = Unwritable>) -> Vec<u8> {
     })
     .expect("the rows are the same");
     assert_eq!(image.len() as u64, plan.len());
+    let mut placed = vec![1; image.len()];
+    let planned = Plan::write_at_once(source, &mut |at, piece: &[u8]| {
+        placed[at as usize..][..piece.len()].copy_from_slice(piece);
+        Ok::<_, Unwritable>(())
+    });
+    assert_eq!(planned.expect("rows that can be written"), plan);
+    assert!(placed == image, "written at once it is another image");
     image
 }
 

@@ -22,6 +22,6 @@ mod walk;
 pub use check::PROBLEMS_MAX;
 pub use error::{Damage, Error, Problem};
 pub use format::{KEY_LEN_MAX, MAGIC, PAGE_SIZE, VALUE_LEN_MAX};
-pub use plan::{Plan, Source, Unwritable, Visitor};
+pub use plan::{Place, Plan, Source, Unwritable, Visitor};
 pub use reader::{BUCKETS_MAX, Bucket, Database, Rows};
 pub use tree::Out;

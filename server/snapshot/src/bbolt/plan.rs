@@ -8,8 +8,8 @@
 //!   meta meta │ leaf leaf leaf … branch leaf … branch branch │ …next bucket… │ root
 //! ```
 
-use super::format::{BUCKET_FLAG, HEADER_LEN, Header, LEAF, META, Meta, NO_FREELIST, bucket_bytes};
-use super::tree::{Out, Pages, Tree, ZEROS};
+use super::format::{BUCKET_FLAG, Header, LEAF, META, Meta, NO_FREELIST, bucket_bytes};
+use super::tree::{Out, Pages, Tree};
 use super::{KEY_LEN_MAX, PAGE_SIZE, VALUE_LEN_MAX};
 
 /// Rows to be written. Must tell the same ones each time it is asked.
@@ -117,6 +117,31 @@ impl Plan {
     /// The source's and `out`'s own; [`Unwritable::Changed`] when the rows are not those of the first pass. After
     /// an error what `out` got is no image.
     pub fn write<S: Source>(&self, source: &S, out: Out<'_, S::Error>) -> Result<(), S::Error> {
+        out(&self.metas())?;
+        let done = Loader::new(Some(out), self.pages).load(source)?;
+        if done == *self { Ok(()) } else { Err(Unwritable::Changed.into()) }
+    }
+
+    /// Both passes in one, for an image that `place` can write at any offset. Gives its layout. Memory: as for
+    /// [`write`](Self::write).
+    ///
+    /// # Errors
+    /// The source's and `place`'s own. After an error what `place` got is no image.
+    pub fn write_at_once<S: Source>(source: &S, place: Place<'_, S::Error>) -> Result<Self, S::Error> {
+        let mut at = 2 * PAGE_SIZE as u64;
+        let mut out = |piece: &[u8]| {
+            place(at, piece)?;
+            at += piece.len() as u64;
+            Ok(())
+        };
+        let plan = Loader::new(Some(&mut out), u64::MAX).load(source)?;
+        place(0, &plan.metas())?;
+        Ok(plan)
+    }
+
+    /// The first two pages.
+    fn metas(&self) -> Vec<u8> {
+        let mut pages = Vec::with_capacity(2 * PAGE_SIZE);
         for id in 0..2 {
             let meta = Meta {
                 page_size: PAGE_SIZE as u32,
@@ -125,15 +150,16 @@ impl Plan {
                 high_water: self.pages,
                 txid: TXID - id,
             };
-            out(&Header { id, kind: META, count: 0, overflow: 0 }.to_bytes())?;
-            let meta = meta.to_bytes();
-            out(&meta)?;
-            out(&ZEROS[HEADER_LEN + meta.len()..])?;
+            pages.extend_from_slice(&Header { id, kind: META, count: 0, overflow: 0 }.to_bytes());
+            pages.extend_from_slice(&meta.to_bytes());
+            pages.resize((id as usize + 1) * PAGE_SIZE, 0);
         }
-        let done = Loader::new(Some(out), self.pages).load(source)?;
-        if done == *self { Ok(()) } else { Err(Unwritable::Changed.into()) }
+        pages
     }
 }
+
+/// Writes a piece of an image at an offset.
+pub type Place<'a, E> = &'a mut (dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a);
 
 /// One pass.
 struct Loader<'a, E> {
