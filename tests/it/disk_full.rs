@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tests::{Member, Options, Program, skipped};
 
 use crate::program;
@@ -94,8 +96,12 @@ async fn a_full_disk_ends_a_restore_and_a_first_start() -> Result<()> {
     };
     let source = Member::start(program()).await?;
     let client = source.connect().await?;
-    // Other ones each, so that no compression makes room.
-    let value = |at: usize| -> Vec<u8> { (0..1 << 16).map(|byte| (byte * at * 7919 >> 7) as u8).collect() };
+    // Random ones, so that no compression makes room.
+    let value = |at: u64| {
+        let mut value = vec![0; 1 << 16];
+        StdRng::seed_from_u64(at).fill(&mut value[..]);
+        value
+    };
     for at in 0..160 {
         client.put(format!("k/{at}"), value(at)).await?;
     }
