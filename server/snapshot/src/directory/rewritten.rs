@@ -16,6 +16,9 @@ pub(super) struct Rewritten<'a> {
     bumped: Cell<Option<Bumped>>,
 }
 
+/// Hears rows.
+type Tell<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>;
+
 impl<'a> Rewritten<'a> {
     pub(super) fn new(image: &'a Database, restored: &'a Restored, bump: Option<u64>) -> Self {
         Self { image, restored, bump, bumped: Cell::default() }
@@ -77,11 +80,7 @@ impl<'a> Rewritten<'a> {
         rows.iter().try_for_each(|(key, value)| visitor.row(key, value))
     }
 
-    fn copy(
-        &self,
-        bucket: &[u8],
-        tell: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn copy(&self, bucket: &[u8], tell: Tell<'_>) -> Result<(), Error> {
         let Some(bucket) = self.image.bucket(bucket)? else { return Ok(()) };
         for row in bucket.rows() {
             let (key, value) = row?;
