@@ -431,7 +431,7 @@ fn soup(random: &mut StdRng) -> Files {
     let mut crc = random.random();
     // The index that follows on.
     let mut next = random.random_range(0..20_u64);
-    let first = if random.random_ratio(1, 20) { u64::MAX - 2 } else { random.random_range(0..9) };
+    let first = if random.random_ratio(1, 20) { (1 << 63) - 2 } else { random.random_range(0..9) };
     for seq in (first..=u64::MAX).take(random.random_range(1..4)) {
         let mut file = Vec::new();
         let at = LogId { term: 1, index: next.wrapping_sub(1) };
