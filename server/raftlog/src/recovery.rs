@@ -106,6 +106,10 @@ fn open_all(disk: &dyn Disk, names: &[String]) -> Result<Vec<Found>, Error> {
         let Some(seq) = parse_name(name) else {
             continue;
         };
+        if seq >= 1 << 63 {
+            let detail = "a number that leaves no room for further segments".to_owned();
+            return Err(Error::Format { path, detail });
+        }
         let file = disk.open(name).map_err(|error| Error::io("open", &path, error))?;
         let len = file.len().map_err(|error| Error::io("open", &path, error))?;
         if u32::try_from(len).is_err() {

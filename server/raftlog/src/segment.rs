@@ -21,8 +21,7 @@ pub(crate) fn parse_name(name: &str) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(first, 16).ok()?;
-    // Others must be able to follow.
-    u64::from_str_radix(seq, 16).ok().filter(|seq| *seq < 1 << 63)
+    u64::from_str_radix(seq, 16).ok()
 }
 
 /// A segment as the index knows it.
