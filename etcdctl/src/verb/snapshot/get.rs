@@ -1,5 +1,6 @@
 //! `snapshot get`: keys of a snapshot file, as `get` would have shown them.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -139,8 +140,8 @@ fn choose(found: &mut Keys<'_>, request: &RangeRequest) -> Result<bool, Failure>
 /// What is equal stays in the order of the keys, either way.
 fn sort<T, K: Ord>(list: &mut [T], descending: bool, by: impl Fn(&T) -> K) {
     match descending {
-        true => list.sort_by(|a, b| by(b).cmp(&by(a))),
-        false => list.sort_by(|a, b| by(a).cmp(&by(b))),
+        true => list.sort_by_key(|item| Reverse(by(item))),
+        false => list.sort_by_key(by),
     }
 }
 
