@@ -210,6 +210,13 @@ impl Globals {
         Ok(self.write_out)
     }
 
+    /// How to print, for a command that reaches no cluster and prints what others do.
+    pub fn printer(mut self) -> Result<Printer, Failure> {
+        self.add_environment(&[])?;
+        let format = Format::parse(self.write_out.as_deref().unwrap_or("simple"))?;
+        Ok(Printer { format, hex: self.hex.unwrap_or(false), value_only: false })
+    }
+
     fn add_environment(&mut self, known: &[&str]) -> Result<(), Failure> {
         let mut environment: HashMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| name.into_string().ok().map(|name| (name, value)))

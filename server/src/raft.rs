@@ -22,6 +22,8 @@ mod codec;
 mod divergence;
 mod first_election;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod incoming;
 mod log_store;
 mod lookout;

@@ -58,27 +58,54 @@ pub fn entry(kv: &KeyValue) -> Entry<'_> {
     }
 }
 
-/// Prints the objects of these keys: a line of JSON each, or YAML documents with `---` between them.
+/// Prints the objects of these keys.
 pub fn print<'a>(
     printer: Printer,
     entries: impl Iterator<Item = Entry<'a>>,
     options: Options,
 ) -> Result<(), Failure> {
-    let mut damaged = false;
-    for (index, entry) in entries.enumerate() {
-        let (text, error) = match (printer.format, printer.value_only) {
-            (Format::Json, _) => entry.json(options),
-            (_, true) => entry.yaml_value(options),
-            (_, false) => entry.yaml(options),
+    let mut objects = Objects::new(printer, options);
+    for entry in entries {
+        objects.print(entry)?;
+    }
+    objects.end()
+}
+
+/// Prints the objects of keys, one after the other: a line of JSON each, or YAML documents with `---` between them.
+#[derive(Debug)]
+pub struct Objects {
+    printer: Printer,
+    options: Options,
+    printed: bool,
+    damaged: bool,
+}
+
+impl Objects {
+    /// Nothing is printed yet.
+    pub fn new(printer: Printer, options: Options) -> Self {
+        Self { printer, options, printed: false, damaged: false }
+    }
+
+    /// Prints the object of the next key.
+    pub fn print(&mut self, entry: Entry<'_>) -> Result<(), Failure> {
+        let (text, error) = match (self.printer.format, self.printer.value_only) {
+            (Format::Json, _) => entry.json(self.options),
+            (_, true) => entry.yaml_value(self.options),
+            (_, false) => entry.yaml(self.options),
         };
-        if index > 0 && printer.format != Format::Json {
+        if std::mem::replace(&mut self.printed, true) && self.printer.format != Format::Json {
             output::write(b"---\n")?;
         }
         output::write(text.as_bytes())?;
         if let Some(error) = error {
-            damaged = true;
+            self.damaged = true;
             eprintln!("the value of {} cannot be decoded: {error}", quote(entry.key));
         }
+        Ok(())
     }
-    if damaged { Err(Failure::silent(exit::ERROR)) } else { Ok(()) }
+
+    /// Fails if some value could not be decoded.
+    pub fn end(self) -> Result<(), Failure> {
+        if self.damaged { Err(Failure::silent(exit::ERROR)) } else { Ok(()) }
+    }
 }

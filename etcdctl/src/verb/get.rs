@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use bytes::Bytes;
 use proto::etcdserverpb::RangeRequest;
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 
@@ -19,6 +20,17 @@ pub struct Get {
     #[arg(long, value_name = "string", default_value = "l")]
     #[arg(help = "linearizable (l) or serializable (s) (default \"l\")")]
     consistency: String,
+    #[arg(long, help = "fetch the range in parts, through the RangeStream call")]
+    stream: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[arg(value_name = "<key> [range_end]")]
+    words: Vec<OsString>,
+}
+
+/// The flags that say which keys are wanted, and how they are shown; wherever the keys come from.
+#[derive(Debug, clap::Args)]
+pub struct Selection {
     #[arg(long, value_name = "string", default_value = "", help = "order of the results: ASCEND or DESCEND")]
     order: String,
     #[arg(long, value_name = "string", default_value = "")]
@@ -52,8 +64,6 @@ pub struct Get {
     #[arg(long, value_name = "int", default_value = "0", value_parser = go::parse_int)]
     #[arg(help = "leave out keys modified after this revision")]
     max_mod_rev: i64,
-    #[arg(long, help = "fetch the range in parts, through the RangeStream call")]
-    stream: bool,
     #[arg(long, value_name = "string", value_parser = Decoder::parse)]
     #[arg(
         help = "show values as what they encode: k8s, the objects of Kubernetes, as YAML or JSON (not in etcd)"
@@ -61,21 +71,15 @@ pub struct Get {
     decode: Option<Decoder>,
     #[arg(long, help = "leave metadata.managedFields out of decoded objects (not in etcd)")]
     no_managed_fields: bool,
-    #[arg(value_name = "<key> [range_end]")]
-    words: Vec<OsString>,
 }
 
 impl Get {
     /// Reads and prints.
     pub async fn run(self, globals: Globals) -> Result<(), Failure> {
-        let (stream, count_only, value_only) = (self.stream, self.count_only, self.print_value_only);
-        let (decoder, managed_fields) = (self.decode, !self.no_managed_fields);
-        let without_values = self.keys_only || self.count_only;
+        let stream = self.stream;
         let request = self.request()?;
         let mut settings = globals.settle(&[])?;
-        if decoder.is_some() {
-            decode::check(settings.printer.format, without_values)?;
-        }
+        let decoder = self.selection.decoder(settings.printer.format)?;
         let client = Client::open(&settings).await?;
         let reply = if stream {
             client.range_stream(client.deadline(), request).await
@@ -83,38 +87,44 @@ impl Get {
             client.range(client.deadline(), request).await
         };
         let reply = reply.map_err(Failure::general)?;
-        if count_only && settings.printer.format != Format::Fields {
-            return Err(Failure::args("--count-only is only for `--write-out=fields`"));
-        }
-        if value_only && settings.printer.format != Format::Simple {
-            return Err(Failure::args("print-value-only is only for `--write-out=simple`"));
-        }
-        settings.printer.value_only = value_only;
+        self.selection.fits(settings.printer.format)?;
+        settings.printer.value_only = self.selection.print_value_only;
         match decoder {
             None => settings.printer.print(&Reply::Get(&reply)),
-            Some(Decoder::K8s) => {
-                let entries = reply.kvs.iter().map(decode::entry);
-                decode::print(settings.printer, entries, k8s::Options { managed_fields })
+            Some((Decoder::K8s, options)) => {
+                decode::print(settings.printer, reply.kvs.iter().map(decode::entry), options)
             }
         }
     }
 
     /// The request that the flags and arguments describe.
-    pub fn request(self) -> Result<RangeRequest, Failure> {
-        let both = "cannot be set at the same time, choose one";
-        let mut words = self.words.into_iter().map(bytes);
+    pub fn request(&self) -> Result<RangeRequest, Failure> {
+        let mut words = self.words.iter().cloned().map(bytes);
         let Some(key) = words.next() else {
             let message = "get command needs one argument as key and an optional argument as range_end";
             return Err(Failure::args(message));
         };
+        self.selection.agrees()?;
+        let serializable = serializable(&self.consistency)?;
+        Ok(RangeRequest { serializable, ..self.selection.request(key, words.next())? })
+    }
+}
+
+impl Selection {
+    /// Refuses flags that exclude each other.
+    pub fn agrees(&self) -> Result<(), Failure> {
+        let both = "cannot be set at the same time, choose one";
         if self.prefix && self.from_key {
             return Err(Failure::args(format!("`--prefix` and `--from-key` {both}")));
         }
         if self.keys_only && self.count_only {
             return Err(Failure::args(format!("`--keys-only` and `--count-only` {both}")));
         }
-        let serializable = serializable(&self.consistency)?;
-        let end = words.next();
+        Ok(())
+    }
+
+    /// The request that the flags and these arguments describe.
+    pub fn request(&self, key: Bytes, end: Option<Bytes>) -> Result<RangeRequest, Failure> {
         if end.is_some() && (self.prefix || self.from_key) {
             let message =
                 "too many arguments, only accept one argument when `--prefix` or `--from-key` is set";
@@ -142,7 +152,7 @@ impl Get {
             revision: self.rev.max(0),
             sort_order: order.into(),
             sort_target: target.into(),
-            serializable,
+            serializable: false,
             keys_only: self.keys_only,
             count_only: self.count_only,
             min_mod_revision: self.min_mod_rev.max(0),
@@ -150,6 +160,29 @@ impl Get {
             min_create_revision: self.min_create_rev.max(0),
             max_create_revision: self.max_create_rev.max(0),
         })
+    }
+
+    /// How values are to be decoded, if they are; refused where the output has no place for that.
+    pub fn decoder(&self, format: Format) -> Result<Option<(Decoder, k8s::Options)>, Failure> {
+        let Some(decoder) = self.decode else { return Ok(None) };
+        decode::check(format, self.keys_only || self.count_only)?;
+        Ok(Some((decoder, k8s::Options { managed_fields: !self.no_managed_fields })))
+    }
+
+    /// Refuses flags that another form of output is meant for.
+    pub fn fits(&self, format: Format) -> Result<(), Failure> {
+        if self.count_only && format != Format::Fields {
+            return Err(Failure::args("--count-only is only for `--write-out=fields`"));
+        }
+        if self.print_value_only && format != Format::Simple {
+            return Err(Failure::args("print-value-only is only for `--write-out=simple`"));
+        }
+        Ok(())
+    }
+
+    /// Whether keys are left out.
+    pub fn value_only(&self) -> bool {
+        self.print_value_only
     }
 }
 

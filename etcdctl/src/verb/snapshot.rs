@@ -1,8 +1,9 @@
 //! `snapshot`: a member's whole state in a file, and what can be done with such a file.
 //!
-//! All but `save` works without a cluster: it is `etcdutl`'s, and takes the flags about
-//! clusters because old guides give them.
+//! All but `save` works without a cluster. It is `etcdutl`'s, but for `get`, which prints as the `get` of a
+//! cluster does, and takes the flags about clusters because old guides give them.
 
+mod get;
 mod part;
 mod save;
 mod shelf;
@@ -24,6 +25,9 @@ pub struct Group {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    /// Shows keys in a snapshot file
+    #[command(long_about = get::ABOUT)]
+    Get(get::Get),
     /// Makes a member's data directory from a snapshot file
     #[command(long_about = etcdutl::restore::ABOUT)]
     Restore(etcdutl::restore::Restore),
@@ -43,6 +47,7 @@ impl Group {
     pub async fn run(self, globals: Globals) -> Result<(), Failure> {
         match self.verb {
             None => help::show(&["snapshot".to_owned()]),
+            Some(Verb::Get(get)) => get.run(globals),
             Some(Verb::Save(save)) => save.run(globals).await,
             Some(Verb::Restore(restore)) => {
                 offline(globals)?;

@@ -137,6 +137,16 @@ fn every_flag_and_command_of_etcds_tool() {
 }
 
 #[test]
+fn a_snapshot_shows_what_etcds_member_shows() {
+    snapshots::compare_inside(program("REAL_ETCD_BIN"), Path::new(OURS));
+}
+
+#[test]
+fn a_snapshot_shows_what_our_member_shows() {
+    snapshots::compare_inside(program("ETCD_BIN"), Path::new(OURS));
+}
+
+#[test]
 fn tool_three_members() {
     compare_on_three(tools());
 }

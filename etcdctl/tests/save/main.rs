@@ -241,7 +241,7 @@ fn what_was_asked_for_has_to_make_sense() {
 #[test]
 fn help_is_golden() {
     let mut text = String::new();
-    for words in [&["snapshot"][..], &["snapshot", "save"]] {
+    for words in [&["snapshot"][..], &["snapshot", "get"], &["snapshot", "save"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
         let output = command.args(words).arg("--help").output().expect("the tool can be started");
         assert!(output.status.success(), "{output:?}");

@@ -54,6 +54,8 @@ struct State {
     fault: Option<(u64, Fault)>,
     dead: bool,
     run: u64,
+    /// The longest read so far.
+    read_max: usize,
 }
 
 #[derive(Default)]
@@ -91,6 +93,7 @@ impl FakeDisk {
             fault: None,
             dead: false,
             run: 0,
+            read_max: 0,
         };
         Self { state: Arc::new(Mutex::new(state)), run: 0 }
     }
@@ -125,6 +128,26 @@ impl FakeDisk {
         let node = state.names[name];
         state.nodes[node].current[offset] ^= mask;
         state.nodes[node].durable = state.nodes[node].current.clone();
+    }
+
+    /// Puts a file there, in the place of another one of this name, as nobody would who writes a log.
+    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state.lock();
+        let node = state.nodes.len();
+        state.nodes.push(Node { current: bytes.clone(), durable: bytes, pending: Vec::new() });
+        state.names.insert(name.to_owned(), node);
+        state.names_durable.insert(name.to_owned(), node);
+    }
+
+    /// What is in a file.
+    pub fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.state.lock();
+        state.nodes[state.names[name]].current.clone()
+    }
+
+    /// Bytes of the longest read there was.
+    pub fn read_max(&self) -> usize {
+        self.state.lock().read_max
     }
 
     /// Names and lengths of all files.
@@ -305,6 +328,7 @@ impl File for FakeFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.disk.with(false, |state, _| {
+            state.read_max = state.read_max.max(buffer.len());
             let offset = offset as usize;
             let bytes = state.nodes[self.node].current.get(offset..offset + buffer.len());
             buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);

@@ -1,5 +1,7 @@
 //! Crashes at random places on a disk that lies: what was acknowledged is there
 //! after every restart, and what is there was written, in order.
+//!
+//! `RAFTLOG_FUZZ_SEEDS` asks for another number of inputs than the usual one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,16 +21,16 @@ const DAMAGE_SEEDS: u64 = 1000;
 
 /// What the log must hold.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Model {
+pub(crate) struct Model {
     vote: Option<Bytes>,
     purged: Option<LogId>,
-    last: Option<LogId>,
+    pub last: Option<LogId>,
     entries: BTreeMap<u64, Entry>,
 }
 
 /// One record's worth of change: what a torn group can end after.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Entry(Entry),
     Vote(Bytes),
     Truncate(Option<LogId>),
@@ -57,12 +59,12 @@ impl Model {
         }
     }
 
-    fn after(mut self, step: &Step) -> Self {
+    pub fn after(mut self, step: &Step) -> Self {
         self.step(step);
         self
     }
 
-    fn of(log: &Log) -> Self {
+    pub fn of(log: &Log) -> Self {
         let state = log.state();
         let entries = log.read(0..u64::MAX, usize::MAX).expect("a log that opened can be read");
         Self {
@@ -74,22 +76,25 @@ impl Model {
     }
 }
 
-struct Case {
-    random: StdRng,
-    disk: FakeDisk,
-    log: Log,
+pub(crate) struct Case {
+    pub random: StdRng,
+    pub disk: FakeDisk,
+    pub log: Log,
     /// As it was when the run began.
     base: Model,
-    steps: Vec<Step>,
+    pub steps: Vec<Step>,
     /// How many steps the log said are durable.
     acknowledged: Arc<AtomicUsize>,
     now: Model,
     term: u64,
 }
 
+/// The member whose log is written.
+pub(crate) const OWNER: u64 = 7;
+
 fn options(random: &mut StdRng) -> Options {
     Options {
-        owner: 7,
+        owner: OWNER,
         segment_bytes: 1 << random.random_range(12..15),
         first_segment_bytes: 4096,
         ring_bytes: random.random_range(0..4000),
@@ -99,10 +104,16 @@ fn options(random: &mut StdRng) -> Options {
 
 impl Case {
     fn new(seed: u64) -> Self {
+        Self::of(OWNER, seed)
+    }
+
+    /// A new log of a member.
+    pub fn of(owner: u64, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let disk = FakeDisk::new(seed);
-        let log = Log::open_manual(Arc::new(disk.clone()), options(&mut random), Arc::new(NoObserver))
-            .expect("a new log opens");
+        let options = Options { owner, ..options(&mut random) };
+        let log =
+            Log::open_manual(Arc::new(disk.clone()), options, Arc::new(NoObserver)).expect("a new log opens");
         Self {
             random,
             disk,
@@ -132,7 +143,7 @@ impl Case {
     }
 
     /// One operation; `Err` once the log does not work any more.
-    fn act(&mut self, flushes: bool) -> Result<(), Error> {
+    pub fn act(&mut self, flushes: bool) -> Result<(), Error> {
         let next = self.now.last.map_or(0, |last| last.index + 1);
         let first = self.now.purged.map_or(0, |purged| purged.index + 1);
         match self.random.random_range(0..if flushes { 20 } else { 14 }) {
@@ -246,19 +257,23 @@ impl Case {
     }
 }
 
-fn run(seeds: std::ops::Range<u64>, case: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let seeds = REPLAY.map_or(seeds, |seed| seed..seed + 1);
-    for seed in seeds {
+/// Runs a case for each seed, and says how many there were.
+pub(crate) fn run(what: &str, usual: u64, case: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let asked = std::env::var("RAFTLOG_FUZZ_SEEDS").ok();
+    let seeds = asked.map_or(usual, |seeds| seeds.parse().expect("a number"));
+    let seeds = REPLAY.map_or(0..seeds, |seed| seed..seed + 1);
+    for seed in seeds.clone() {
         if let Err(panic) = std::panic::catch_unwind(|| case(seed)) {
-            eprintln!("failed with seed {seed}: paste it into REPLAY");
+            eprintln!("{what} failed with seed {seed}: paste it into REPLAY");
             std::panic::resume_unwind(panic);
         }
     }
+    eprintln!("{what}: {} inputs", seeds.end - seeds.start);
 }
 
 #[test]
 fn what_was_acknowledged_survives() {
-    run(0..CRASH_SEEDS, |seed| {
+    run("crashes", CRASH_SEEDS, |seed| {
         let mut case = Case::new(seed);
         for _ in 0..case.random.random_range(1..5) {
             if case.random.random_bool(0.7) {
@@ -276,7 +291,7 @@ fn what_was_acknowledged_survives() {
 
 #[test]
 fn damage_is_never_silent() {
-    run(0..DAMAGE_SEEDS, |seed| {
+    run("one changed bit", DAMAGE_SEEDS, |seed| {
         let mut case = Case::new(seed);
         let mut before_last = Model::default();
         let mut last_steps = Vec::new();

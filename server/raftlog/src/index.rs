@@ -57,6 +57,15 @@ pub(crate) fn next_of(log_id: Option<LogId>) -> u64 {
     log_id.map_or(0, |log_id| log_id.index + 1)
 }
 
+/// After which entry a truncation really cuts: not one beyond the end, and none of those that were purged.
+pub(crate) fn cut_after(after: Option<LogId>, purged: Option<LogId>, last: Option<LogId>) -> Option<LogId> {
+    match next_of(after) {
+        next if next > next_of(last) => last,
+        next if next < next_of(purged) => purged,
+        _ => after,
+    }
+}
+
 impl Index {
     pub fn new(ring_bytes_max: usize) -> Self {
         Self {
@@ -95,14 +104,14 @@ impl Index {
         Ok(())
     }
 
-    /// Gives the id that is last then: the one given, or the log's own last if that comes before.
+    /// Gives the id that is last then.
     pub fn truncate(&mut self, after: Option<LogId>) -> Option<LogId> {
-        let after = if next_of(after) > next_of(self.last) { self.last } else { after };
+        let after = cut_after(after, self.purged, self.last);
         let keep = next_of(after);
         while self.ring.back().is_some_and(|entry| entry.log_id.index >= keep) {
             self.ring_bytes -= self.ring.pop_back().map_or(0, |entry| entry.weight());
         }
-        self.last = after.max(self.purged);
+        self.last = after;
         self.truncations_pending += 1;
         after
     }

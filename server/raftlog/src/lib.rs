@@ -27,6 +27,8 @@ pub mod fake;
 mod fuzz;
 mod index;
 mod log;
+#[cfg(test)]
+mod nonsense;
 mod queue;
 mod record;
 mod recovery;

@@ -111,11 +111,32 @@ pub(crate) fn encode(buffer: &mut Vec<u8>, head: Head, payload: &[u8]) -> u32 {
     crc
 }
 
-fn checksum(record: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&record[..4]);
-    hasher.update(&record[8..]);
-    hasher.finalize()
+pub(crate) fn checksum(record: &[u8]) -> u32 {
+    let mut checksum = Checksum::default();
+    checksum.update(record);
+    checksum.finish()
+}
+
+/// The checksum of a record that is read in pieces; the first one holds the whole head.
+#[derive(Default)]
+pub(crate) struct Checksum {
+    hasher: crc32fast::Hasher,
+    begun: bool,
+}
+
+impl Checksum {
+    pub fn update(&mut self, mut piece: &[u8]) {
+        if !self.begun {
+            self.hasher.update(&piece[..4]);
+            piece = &piece[8..];
+            self.begun = true;
+        }
+        self.hasher.update(piece);
+    }
+
+    pub fn finish(self) -> u32 {
+        self.hasher.finalize()
+    }
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -7,8 +7,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::index::{Index, next_of};
-use crate::record::{ALIGNMENT, HEADER_BYTES, Head, Kind};
+use crate::index::{Index, cut_after, next_of};
+use crate::record::{ALIGNMENT, Checksum, HEADER_BYTES, Head, Kind};
 use crate::segment::{Header, Segment, epoch, parse_name};
 use crate::{Disk, Error, File};
 
@@ -43,7 +43,7 @@ pub(crate) fn recover(
     fsync: bool,
 ) -> Result<Recovered, Error> {
     let mut found = open_all(disk, names)?;
-    drop_unused(disk, &mut found)?;
+    let unused = pop_unused(disk, &mut found)?;
 
     let mut recovered = Recovered {
         index: Index::new(ring_bytes),
@@ -77,6 +77,12 @@ pub(crate) fn recover(
         let path = disk.path(recovered.index.segments.front().map_or("", |segment| &segment.name));
         return Err(Error::damaged(&path, 0, format!("entries {purged} to {} are missing", kept_from - 1)));
     }
+    if let Some(name) = unused {
+        // Only now: a folder that is refused stays as it is, and is refused again.
+        let path = disk.path(&name);
+        disk.remove(&name).map_err(|error| Error::io("remove", &path, error))?;
+        disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
+    }
     if fsync && count > 0 {
         disk.sync_dir().map_err(|error| Error::io("sync the folder of", &disk.path(""), error))?;
     }
@@ -100,8 +106,16 @@ fn open_all(disk: &dyn Disk, names: &[String]) -> Result<Vec<Found>, Error> {
         let Some(seq) = parse_name(name) else {
             continue;
         };
+        if seq >= 1 << 63 {
+            let detail = "a number that leaves no room for further segments".to_owned();
+            return Err(Error::Format { path, detail });
+        }
         let file = disk.open(name).map_err(|error| Error::io("open", &path, error))?;
         let len = file.len().map_err(|error| Error::io("open", &path, error))?;
+        if u32::try_from(len).is_err() {
+            let detail = format!("{len} bytes are more than a segment has");
+            return Err(Error::Format { path, detail });
+        }
         let header =
             Scan::new(&*file, len, path, seq).whole(0)?.filter(|(head, _)| head.kind == Kind::Header);
         found.push(Found { seq, name: name.clone(), file, len, header });
@@ -114,21 +128,17 @@ fn open_all(disk: &dyn Disk, names: &[String]) -> Result<Vec<Found>, Error> {
     Ok(found)
 }
 
-/// Removes a last segment that was named but whose first group never became durable.
-fn drop_unused(disk: &dyn Disk, found: &mut Vec<Found>) -> Result<(), Error> {
-    if let Some(last) = found.pop_if(|last| last.header.is_none()) {
-        let path = disk.path(&last.name);
-        if Scan::new(&*last.file, last.len, path.clone(), last.seq).tail(0)? == Tail::Damaged {
-            return Err(Error::damaged(
-                &path,
-                0,
-                "the segment's first record does not check, valid records follow",
-            ));
-        }
-        disk.remove(&last.name).map_err(|error| Error::io("remove", &path, error))?;
-        disk.sync_dir().map_err(|error| Error::io("sync the folder of", &path, error))?;
+/// Takes away a last segment that was named but whose first group never became durable; gives its name.
+fn pop_unused(disk: &dyn Disk, found: &mut Vec<Found>) -> Result<Option<String>, Error> {
+    let Some(last) = found.pop_if(|last| last.header.is_none()) else {
+        return Ok(None);
+    };
+    let path = disk.path(&last.name);
+    if Scan::new(&*last.file, last.len, path.clone(), last.seq).tail(0)? == Tail::Damaged {
+        let detail = "the segment's first record does not check, valid records follow";
+        return Err(Error::damaged(&path, 0, detail));
     }
-    Ok(())
+    Ok(Some(last.name))
 }
 
 struct Replay<'a> {
@@ -203,6 +213,9 @@ impl Replay<'_> {
         head: Head,
     ) -> Result<(), Error> {
         let Recovered { index, folded, .. } = &mut *self.recovered;
+        if head.log_id.index == u64::MAX {
+            return Err(Error::damaged(path, offset, "an index that cannot be"));
+        }
         match head.kind {
             Kind::Header if offset == 0 => {}
             Kind::Header => return Err(Error::damaged(path, offset, "a second segment header")),
@@ -220,8 +233,9 @@ impl Replay<'_> {
             Kind::Vote => folded.set_vote(scan.payload(offset, head)?),
             Kind::Truncate => {
                 let after = (head.tag == 1).then_some(head.log_id);
+                let after = cut_after(after, folded.purged, folded.last);
                 index.placed_truncation(next_of(after));
-                folded.last = after.max(folded.purged);
+                folded.last = after;
                 self.kept_from = self.kept_from.min(next_of(folded.last));
             }
             Kind::Committed => folded.committed = folded.committed.max(Some(head.log_id)),
@@ -288,8 +302,22 @@ impl<'a> Scan<'a> {
         let Some(head) = Head::parse(bytes.try_into().expect("as many bytes as asked for"), epoch) else {
             return Ok(None);
         };
-        let record = self.bytes(offset, head.size())?;
-        Ok(record.is_some_and(|record| head.matches(record)).then_some(head))
+        let end = offset + head.size();
+        if end > self.len {
+            return Ok(None);
+        }
+        // A length that is damaged must not say how much is held in memory.
+        let mut checksum = Checksum::default();
+        let mut at = offset;
+        while at < end {
+            let count = (end - at).min(WINDOW_BYTES);
+            let Some(bytes) = self.bytes(at, count)? else {
+                return Ok(None);
+            };
+            checksum.update(bytes);
+            at += count;
+        }
+        Ok((checksum.finish() == head.crc).then_some(head))
     }
 
     fn payload(&mut self, offset: u64, head: Head) -> Result<&[u8], Error> {

@@ -94,11 +94,18 @@ impl Header {
         let log_id = |at: usize| {
             (bytes[at] == 1).then(|| LogId { term: u64_at(bytes, at + 1), index: u64_at(bytes, at + 9) })
         };
+        let [purged, last, committed] = [12, 29, 46].map(log_id);
+        if [purged, last, committed].iter().flatten().any(|log_id| log_id.index == u64::MAX) {
+            return Err("segment header with an index that cannot be".to_owned());
+        }
+        if last.map(|last| last.index) < purged.map(|purged| purged.index) {
+            return Err("segment header whose last entry comes before the last purged one".to_owned());
+        }
         Ok(Self {
             owner: u64_at(bytes, 4),
-            purged: log_id(12),
-            last: log_id(29),
-            committed: log_id(46),
+            purged,
+            last,
+            committed,
             vote: (bytes[63] == 1).then(|| Bytes::copy_from_slice(&bytes[FIXED..])),
         })
     }
@@ -121,7 +128,7 @@ mod tests {
             owner: 5,
             vote: Some(Bytes::from_static(b"vote")),
             purged: Some(LogId { term: 1, index: 2 }),
-            last: None,
+            last: Some(LogId { term: 1, index: 2 }),
             committed: Some(LogId { term: 3, index: 4 }),
         };
         assert_eq!(Header::decode(&header.encode()), Ok(header));

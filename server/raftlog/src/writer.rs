@@ -113,7 +113,7 @@ impl Writer {
                 Op::Truncate { after, done } => {
                     waiting.push(done);
                     self.record(Kind::Truncate, u8::from(after.is_some()), after.unwrap_or_default(), &[])?;
-                    self.folded.last = after.max(self.folded.purged);
+                    self.folded.last = after;
                     self.changes.push(Change::Truncated { keep: next_of(after) });
                 }
                 Op::Purge { upto } => {
@@ -322,7 +322,10 @@ impl Writer {
 
 impl Header {
     pub fn purge(&mut self, upto: LogId) {
-        self.purged = self.purged.max(Some(upto));
+        if next_of(self.purged) > upto.index {
+            return;
+        }
+        self.purged = Some(upto);
         if next_of(self.last) <= upto.index {
             self.last = Some(upto);
         }

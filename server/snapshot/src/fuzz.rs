@@ -17,6 +17,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use crate::bbolt::{self, Database};
 use crate::etcd::Tools;
 use crate::hash_kv::hash_kv;
+use crate::keys;
 use crate::sample::{Compaction, LEASE, Memory, OnDisk, Store};
 use crate::status::status;
 use crate::verify::verify;
@@ -82,6 +83,11 @@ fn read_all(path: &Path) -> bool {
         }
         assert!(len <= file_len);
         bounded("a bucket", 1);
+        for key in [&last[..], b"", &[0, 0, 0, 0, 0, 0, 0, 9], &[255; 20]] {
+            let found = bucket.get(key).map_err(readable).unwrap_or_default();
+            assert!(!sound || key != last || last.is_empty() || found.is_some());
+            bounded("a search", 1);
+        }
     }
     let times = buckets.len() as u64 + 4;
     if let Err(crate::Error::Image(error)) = status(&database, &mut |done, of| assert!(done <= of)) {
@@ -95,6 +101,21 @@ fn read_all(path: &Path) -> bool {
             readable(error);
         }
         bounded("the hash", 2 * times);
+        match keys::at(&database, revision, |_| true, &mut |done, of| assert!(done <= of)) {
+            Ok(found) => {
+                bounded("the keys", times);
+                // Of values, one at a time.
+                for key in found.keys.iter().take(20) {
+                    if let Err(crate::Error::Image(error)) = found.read(key) {
+                        readable(error);
+                    }
+                    bounded("a value", 1);
+                }
+            }
+            Err(crate::Error::Image(error)) => readable(error),
+            Err(_) => {}
+        }
+        database.bytes_read.swap(0, Ordering::Relaxed);
     }
     sound
 }

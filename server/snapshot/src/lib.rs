@@ -28,6 +28,7 @@ mod fingerprint;
 #[cfg(test)]
 mod fuzz;
 pub mod hash_kv;
+pub mod keys;
 #[cfg(test)]
 mod sample;
 pub mod schema;

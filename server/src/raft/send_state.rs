@@ -224,7 +224,10 @@ fn chunks(kept: Arc<Kept>, progress: pb::StateProgress) -> impl Stream<Item = pb
 impl Cursor {
     fn next(mut self) -> std::io::Result<Option<(pb::StateChunk, Self)>> {
         let Some(entry) = self.kept.manifest.files.get(self.file) else { return Ok(None) };
-        let len = (entry.size - self.offset).min(CHUNK as u64) as usize;
+        let missing = entry.size.checked_sub(self.offset);
+        let missing =
+            missing.ok_or_else(|| std::io::Error::other("the peer has more of it than there is"))?;
+        let len = missing.min(CHUNK as u64) as usize;
         let file = match self.open.take() {
             Some(file) => file,
             None => {
@@ -258,6 +261,8 @@ impl Cursor {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use futures::StreamExt;
+
     use super::*;
 
     /// A receiver that got less than its leader takes it to have would refuse all that follows.
@@ -279,5 +284,27 @@ mod tests {
         assert_eq!(sent(Some(100)).await, 100);
         assert_eq!(sent(Some(150)).await, 200);
         assert_eq!(sent(None).await, 200);
+    }
+    /// What a peer says it has is a number of the peer's.
+    #[tokio::test]
+    async fn a_peer_that_has_more_than_there_is_gets_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let checkpointer: Checkpointer = Box::new(|dir| {
+            let written = fs::create_dir(dir).and_then(|()| fs::write(dir.join("a"), "content"));
+            written.map_err(|source| state::Fault::Io { path: dir.to_owned(), source })?;
+            let (applied, fingerprint) = (state::LogId::default(), state::Fingerprint::default());
+            Ok(Checkpoint { applied, membership: None, fingerprint })
+        });
+        let send = Arc::new(SendState::new(checkpointer, dir.path().join("send")).expect("a folder"));
+        let kept = send.checkpoint(7, None).await.expect("made");
+        let sent = async |files, bytes| {
+            let chunks = chunks(Arc::clone(&kept), pb::StateProgress { files, bytes });
+            chunks.map(|chunk| chunk.data.len()).collect::<Vec<_>>().await
+        };
+        assert_eq!(sent(0, 0).await, [7]);
+        assert_eq!(sent(0, 3).await, [4]);
+        for (files, bytes) in [(0, 8), (0, u64::MAX), (1, 0), (u64::MAX, 3)] {
+            assert!(sent(files, bytes).await.is_empty());
+        }
     }
 }

@@ -28,8 +28,17 @@ pub(crate) fn log_id(log_id: &LogId) -> pb::LogId {
     pb::LogId { term: log_id.leader_id.term, index: log_id.index }
 }
 
-pub(crate) fn to_log_id(log_id: pb::LogId) -> LogId {
-    new_log_id(log_id.term, log_id.index)
+/// # Errors
+/// When no entry could follow it.
+fn to_log_id(log_id: pb::LogId) -> Result<LogId, Status> {
+    match log_id.index {
+        u64::MAX => Err(malformed("an index that can be")),
+        index => Ok(new_log_id(log_id.term, index)),
+    }
+}
+
+fn to_log_id_if_any(log_id: Option<pb::LogId>) -> Result<Option<LogId>, Status> {
+    log_id.map(to_log_id).transpose()
 }
 
 fn entry(entry: Entry) -> pb::Entry {
@@ -38,6 +47,7 @@ fn entry(entry: Entry) -> pb::Entry {
 }
 
 fn to_entry(entry: pb::Entry) -> Result<Entry, Status> {
+    to_log_id(pb::LogId { term: entry.term, index: entry.index })?;
     let log_id = raftlog::LogId { term: entry.term, index: entry.index };
     let tag = u8::try_from(entry.kind).map_err(|_| malformed("the kind of an entry"))?;
     codec::decode_entry(raftlog::Entry { log_id, tag, payload: entry.payload })
@@ -59,9 +69,9 @@ pub(crate) fn to_append_request(
 ) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
     Ok(AppendEntriesRequest {
         vote: to_vote(request.vote)?,
-        prev_log_id: request.previous.map(to_log_id),
+        prev_log_id: to_log_id_if_any(request.previous)?,
         entries: request.entries.into_iter().map(to_entry).collect::<Result<_, _>>()?,
-        leader_commit: request.committed.map(to_log_id),
+        leader_commit: to_log_id_if_any(request.committed)?,
     })
 }
 
@@ -80,8 +90,8 @@ pub(crate) fn to_append_response(
 ) -> Result<StreamAppendResult<TypeConfig>, Status> {
     use pb::append_response::Outcome;
     Ok(match response.outcome.ok_or_else(|| malformed("an outcome"))? {
-        Outcome::Matched(matched) => Ok(matched.log_id.map(to_log_id)),
-        Outcome::Conflict(at) => Err(StreamAppendError::Conflict(to_log_id(at))),
+        Outcome::Matched(matched) => Ok(to_log_id_if_any(matched.log_id)?),
+        Outcome::Conflict(at) => Err(StreamAppendError::Conflict(to_log_id(at)?)),
         Outcome::HigherVote(higher) => Err(StreamAppendError::HigherVote(to_vote(Some(higher))?)),
     })
 }
@@ -95,7 +105,7 @@ pub(crate) fn vote_request(request: &VoteRequest<TypeConfig>) -> pb::VoteRequest
 }
 
 pub(crate) fn to_vote_request(request: pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
-    let mut asked = VoteRequest::new(to_vote(request.vote)?, request.last.map(to_log_id));
+    let mut asked = VoteRequest::new(to_vote(request.vote)?, to_log_id_if_any(request.last)?);
     asked.leadership_transfer = request.leader_agrees;
     Ok(asked)
 }
@@ -112,7 +122,7 @@ pub(crate) fn to_vote_response(response: pb::VoteResponse) -> Result<VoteRespons
     Ok(VoteResponse {
         vote: to_vote(response.vote)?,
         vote_granted: response.granted,
-        last_log_id: response.last.map(to_log_id),
+        last_log_id: to_log_id_if_any(response.last)?,
     })
 }
 
@@ -127,7 +137,7 @@ pub(crate) fn transfer_request(request: &TransferLeaderRequest<TypeConfig>) -> p
 pub(crate) fn to_transfer_request(
     request: pb::TransferRequest,
 ) -> Result<TransferLeaderRequest<TypeConfig>, Status> {
-    Ok(TransferLeaderRequest::new(to_vote(request.from)?, request.to, request.last.map(to_log_id)))
+    Ok(TransferLeaderRequest::new(to_vote(request.from)?, request.to, to_log_id_if_any(request.last)?))
 }
 
 pub(crate) fn transfer_response(response: &TransferLeaderResponse<TypeConfig>) -> pb::TransferResponse {
@@ -156,8 +166,8 @@ pub(crate) fn to_transfer_response(
     };
     Ok(Err(match mismatch.log {
         true => TransferLeaderError::LogNotFlushed {
-            expected: mismatch.expected_log.map(to_log_id),
-            actual: mismatch.actual_log.map(to_log_id),
+            expected: to_log_id_if_any(mismatch.expected_log)?,
+            actual: to_log_id_if_any(mismatch.actual_log)?,
         },
         false => TransferLeaderError::VoteChanged {
             expected: to_vote(mismatch.expected_vote)?,

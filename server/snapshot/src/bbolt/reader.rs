@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::format::{BUCKET_LEN, HEADER_LEN, META_LEN, Meta, NO_FREELIST, u64_at};
-use super::node::Node;
-use super::walk::{Leaf, PageSet, Walk};
+use super::node::{Element, Node, What};
+use super::walk::{LEVELS_MAX, Leaf, PageSet, Walk};
 use super::{Damage, Error, Problem};
 
 /// How many buckets an image may have; etcd has ten.
@@ -153,6 +153,15 @@ impl Database {
         Error::Damaged { path: self.path.clone(), problem: Problem { page, offset, damage } }
     }
 
+    /// A page of a tree; `page` and `offset` are where it is named.
+    fn node(&self, child: u64, page: u64, offset: u64) -> Result<Node, Error> {
+        if child < 2 || child >= self.pages() {
+            let damage = Damage::PageOutOfRange { page: child, pages: self.pages() };
+            return Err(self.damaged(page, offset, damage));
+        }
+        Ok(Node::page(self, child)?.0)
+    }
+
     /// Reads bytes that the caller knows to be in the image.
     pub(super) fn read(&self, offset: u64, len: u64) -> Result<Bytes, Error> {
         #[cfg(test)]
@@ -224,6 +233,42 @@ impl<'a> Bucket<'a> {
         let mut walk = Walk::new(self.database, entered);
         let failed = self.enter(&mut walk).err();
         Rows { database: self.database, walk, failed, ended: false, page: self.page }
+    }
+
+    /// The value under a key, if there is one.
+    ///
+    /// Reads one page of each level of the tree; not all that [`rows`](Self::rows) would find wrong is found.
+    /// Memory: at most 64 KiB, and the value.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let database = self.database;
+        let mut node = match self.root {
+            Root::Inline { base, len } => Node::inline(database, self.page, base, len)?,
+            Root::Page(root) => database.node(root, self.page, self.offset)?,
+        };
+        for _ in 0..LEVELS_MAX {
+            let mut child = None;
+            for index in 0..node.count {
+                let Element { offset, key: found, what, .. } = node.element(database, index)?;
+                match what {
+                    What::Child(page) if found <= key || index == 0 => child = Some((page, offset)),
+                    What::Value { bucket: false, value, .. } if found == key => {
+                        return value.read(database).map(Some);
+                    }
+                    What::Value { bucket: true, .. } if found == key => {
+                        let damage = Damage::NestedBucket { element: index };
+                        return Err(database.damaged(node.page, offset, damage));
+                    }
+                    _ if found > key => break,
+                    _ => {}
+                }
+            }
+            let Some((page, offset)) = child else { return Ok(None) };
+            node = database.node(page, node.page, offset)?;
+        }
+        Err(database.damaged(self.page, self.offset, Damage::TooDeep { max: LEVELS_MAX }))
     }
 
     pub(super) fn enter(&self, walk: &mut Walk<'a>) -> Result<(), Error> {

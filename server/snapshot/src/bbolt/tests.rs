@@ -19,9 +19,25 @@ fn read(path: &Path) -> Result<Memory, Error> {
         let rows = bucket.rows().map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
         let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
         assert!(rows.is_sorted_by(|(a, _), (b, _)| a < b));
+        found_by_key(&bucket, &rows);
         memory.0.insert(bucket.name().to_vec(), rows.into_iter().collect());
     }
     Ok(memory)
+}
+
+/// Each row is found by its key, and none under keys beside it.
+fn found_by_key(bucket: &Bucket<'_>, rows: &[(Vec<u8>, Vec<u8>)]) {
+    // A page is looked through from its beginning: all of many rows would take long.
+    for (key, value) in rows.iter().step_by(1 + rows.len() / 200).chain(rows.last()) {
+        assert_eq!(bucket.get(key).expect("sound").as_deref(), Some(&value[..]));
+        let behind = [key, &[0][..]].concat();
+        if rows.binary_search_by(|(key, _)| key.cmp(&behind)).is_err() {
+            assert_eq!(bucket.get(&behind).expect("sound"), None);
+        }
+    }
+    for none in [&b""[..], &[255; 40]] {
+        assert_eq!(bucket.get(none).expect("sound"), None);
+    }
 }
 
 fn survives(memory: &Memory) -> usize {
