@@ -97,6 +97,7 @@ fn options(random: &mut StdRng) -> Options {
         owner: OWNER,
         segment_bytes: 1 << random.random_range(12..15),
         first_segment_bytes: 4096,
+        first_segment: 1,
         ring_bytes: random.random_range(0..4000),
         fsync: true,
     }

@@ -318,7 +318,7 @@ fn open_writer(
 
 /// The first segment of a new log: small, so that zeroing it takes no time.
 fn first_segment(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Segment, Current), Error> {
-    let seq = 1;
+    let seq = options.first_segment;
     let (name, len) = (segment::name(seq, 0), options.first_segment_bytes.max(4096));
     let path = disk.path(&name);
     let file: Arc<dyn File> = disk.create(&name).map_err(|error| Error::io("create", &path, error))?;

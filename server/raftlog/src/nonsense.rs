@@ -88,8 +88,13 @@ impl Counts {
 
 fn open(disk: &FakeDisk, random: &mut StdRng) -> Result<Log, Error> {
     let ring_bytes = random.random_range(0..4000);
-    let options =
-        Options { owner: OWNER, segment_bytes: 1 << 14, first_segment_bytes: 4096, ring_bytes, fsync: true };
+    let options = Options {
+        owner: OWNER,
+        segment_bytes: 1 << 14,
+        first_segment_bytes: 4096,
+        ring_bytes,
+        ..Options::default()
+    };
     Log::open_manual(Arc::new(disk.clone()), options, Arc::new(NoObserver))
 }
 

@@ -28,6 +28,26 @@ fn waiter() -> (Done, mpsc::Receiver<Result<(), Error>>) {
 }
 
 #[test]
+fn a_new_log_begins_at_the_segment_it_was_given() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let names = || -> Vec<String> {
+        let names = std::fs::read_dir(dir.path()).expect("a folder");
+        let names = names.map(|entry| entry.expect("listed").file_name().into_string().expect("ASCII"));
+        names.filter(|name| name.ends_with(".log")).collect()
+    };
+    let options = Options { first_segment: 0x7123_4567, ..small() };
+    open(dir.path(), options.clone()).expect("opens").close().expect("closes");
+    assert_eq!(names(), ["0000000071234567-0000000000000000.log"]);
+    // One that is there stays where it is.
+    let log = open(dir.path(), Options { first_segment: 5, ..options }).expect("opens again");
+    let (done, receiver) = waiter();
+    log.append((0..3).map(|index| entry(1, index)).collect(), done).expect("accepted");
+    receiver.recv().expect("called").expect("durable");
+    log.close().expect("closes");
+    assert!(names().iter().all(|name| name.starts_with("00000000712345")), "{:?}", names());
+}
+
+#[test]
 fn everything_comes_back_after_a_restart() {
     let dir = tempfile::tempdir().expect("a folder");
     let log = open(dir.path(), small()).expect("opens");

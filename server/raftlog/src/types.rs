@@ -63,6 +63,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Size of the very first segment; each following one is four times the one before, up to `segment_bytes`.
     pub first_segment_bytes: u64,
+    /// The number of a new log's first segment, from 1 to 2³¹. Numbers mark what in a reused file is a record of its
+    /// own: who chooses payloads must not know them, or could write what looks like one.
+    pub first_segment: u64,
     /// Bytes of recent entries kept in memory.
     pub ring_bytes: usize,
     /// False: never sync. Survives a killed process, not a power cut.
@@ -75,6 +78,7 @@ impl Default for Options {
             owner: 0,
             segment_bytes: 64 << 20,
             first_segment_bytes: 1 << 20,
+            first_segment: 1,
             ring_bytes: 64 << 20,
             fsync: true,
         }

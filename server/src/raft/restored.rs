@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use raftlog::{Log, NoObserver, Options, RealDisk};
+use raftlog::{Log, NoObserver, RealDisk};
 
 use super::codec;
+use super::start::log_options;
 use super::types::{Membership, Vote, log_id};
 
 /// The term of the entries that there would have been.
@@ -49,7 +50,7 @@ pub fn create_log(
 ) -> anyhow::Result<()> {
     let leader = members.iter().map(|member| member.id).min().context("a cluster has members")?;
     let disk = Arc::new(RealDisk::open(dir)?);
-    let log = Log::open(disk, Options { owner: member_id, ..Options::default() }, Arc::new(NoObserver))?;
+    let log = Log::open(disk, log_options(member_id), Arc::new(NoObserver))?;
     let last = log_id(last).context("the log begins behind an entry")?;
     log.purge(raftlog::LogId { term: last.leader_id.term, index: last.index })?;
     let vote = codec::encode_vote(&Vote::new_committed(last.leader_id.term, leader));
@@ -62,6 +63,8 @@ pub fn create_log(
 
 #[cfg(test)]
 mod tests {
+    use raftlog::Options;
+
     use super::*;
 
     #[test]

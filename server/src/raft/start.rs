@@ -39,6 +39,11 @@ pub(crate) struct Started {
     pub stop: Stop,
 }
 
+/// How the log of a member is kept; a new one begins at a segment that nobody can guess.
+pub(super) fn log_options(owner: u64) -> raftlog::Options {
+    raftlog::Options { owner, first_segment: rand::random_range(1..1 << 31), ..raftlog::Options::default() }
+}
+
 /// Starts everything; returns once the raft thread runs.
 pub(crate) fn start(
     config: RaftConfig,
@@ -48,8 +53,7 @@ pub(crate) fn start(
     requests: Arc<Requests>,
 ) -> anyhow::Result<Started> {
     let disk = Arc::new(RealDisk::open(&config.wal_dir)?);
-    let options =
-        raftlog::Options { owner: config.member_id, fsync: config.fsync, ..raftlog::Options::default() };
+    let options = raftlog::Options { fsync: config.fsync, ..log_options(config.member_id) };
     let log = Log::open(disk, options, Arc::new(Meter(status.clone())))?;
     if config.force_new_cluster {
         force_new_cluster(&config, &log)?;
