@@ -38,7 +38,7 @@ fn the_commands_of_old_guides_work() {
                   --initial-cluster-token etcd-cluster-1 --initial-advertise-peer-urls http://host1:2380";
     printed(here, &format!("snapshot restore snap.db {member}"));
     for made in ["a", "m1.etcd"] {
-        assert!(here.join(made).join("member/snap/db").is_dir(), "{made}");
+        assert!(here.join(made).join("member/snap/db").is_file(), "{made}");
     }
     // Nobody is asked for a password that a command without a cluster has no use for.
     printed(here, "--user root snapshot restore snap.db --data-dir b");

@@ -6,6 +6,12 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use bytes::Bytes;
+use server::datadir::{DataDir, Founding, Identity};
+use snapshot::bbolt::Database;
+use state::LogId;
+use state::snapshot::Restore;
+
 /// Runs the tool in a folder.
 fn run(folder: &Path, line: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcdutl"));
@@ -83,7 +89,7 @@ fn what_is_no_snapshot_is_told_so_and_never_a_panic() {
 }
 
 #[test]
-fn a_directory_is_made_defragmented_and_its_version_confirmed() {
+fn a_directory_is_made_of_a_file() {
     let folder = folder();
     let restored = run(folder.path(), "snapshot restore good.db --data-dir d --initial-memory-map-size 5");
     assert!(restored.status.success() && restored.stdout.is_empty(), "{restored:?}");
@@ -97,6 +103,12 @@ fn a_directory_is_made_defragmented_and_its_version_confirmed() {
         refused(folder.path(), "snapshot restore good.db --data-dir d"),
         (1, "data-dir \"d\" not empty or could not be read".to_owned())
     );
+}
+
+#[test]
+fn a_directory_is_defragmented_and_its_version_confirmed() {
+    let folder = folder();
+    member_directory(folder.path());
     let defragmented = run(folder.path(), "defrag --data-dir d");
     assert!(defragmented.status.success(), "{defragmented:?}");
     let said = String::from_utf8(defragmented.stderr).expect("text");
@@ -121,12 +133,22 @@ fn a_directory_is_made_defragmented_and_its_version_confirmed() {
     }
 }
 
+/// The directory `d` of a member that has taken the rows of `good.db` over.
+fn member_directory(folder: &Path) {
+    let dir = folder.join("d");
+    let mut data = DataDir::open(&dir, &dir.join("member").join("wal")).expect("a new directory");
+    let identity = Identity { cluster_id: 1, member_id: 2 };
+    data.found(Founding { identity, founders: vec![], peers: vec![] }).expect("written");
+    let image = Database::open(&folder.join("good.db")).expect("an image");
+    let begin = Restore { applied: LogId { term: 1, index: 1 }, membership: Bytes::new(), nodes: vec![] };
+    state::snapshot::restore(state::Options::new(data.state()), &image, &begin, &mut |_| {})
+        .expect("taken over");
+}
+
 #[test]
 fn a_directory_in_use_is_waited_for_and_then_refused() {
     let folder = folder();
-    printed(folder.path(), "snapshot restore good.db --data-dir d");
-    // The first to open it makes the lock.
-    printed(folder.path(), "defrag --data-dir d");
+    member_directory(folder.path());
     let member = File::open(folder.path().join("d/member/lock")).expect("a lock");
     rustix::fs::flock(&member, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
     for command in ["defrag", "migrate --target-version 3.7"] {
