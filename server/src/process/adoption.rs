@@ -82,7 +82,7 @@ fn take_over(data_dir: &Path, wal_dir: &Path, memory: usize) -> anyhow::Result<(
     if state.astray > 0 {
         warn!(keys = state.astray, "keys are attached to leases that the snapshot does not have");
     }
-    if outside && log != &aside {
+    if outside && *log != *aside {
         fs::create_dir_all(&aside)?;
         fs::rename(wal_dir.join(FIRST), aside.join(FIRST)).context("move the log aside")?;
     }
