@@ -253,7 +253,7 @@ impl Host {
             segment_bytes: 64 << 10,
             first_segment_bytes: 16 << 10,
             ring_bytes: 16 << 10,
-            fsync: true,
+            ..raftlog::Options::default()
         };
         let disk: Arc<dyn raftlog::Disk> = match common.mutant {
             Some(Mutant::FsyncSkipped) => Arc::new(Unsynced(self.disk.clone())),
