@@ -48,7 +48,7 @@ fn take_over(data_dir: &Path, wal_dir: &Path, memory: usize) -> anyhow::Result<(
     if !is_database(&db).with_context(what)? {
         return if outside { remove(&aside) } else { Ok(()) };
     }
-    let log = if outside && aside.exists() { &aside } else { wal_dir };
+    let log = if outside && aside.join(FIRST).exists() { &aside } else { wal_dir };
     let restored = match Restored::read(&db, log) {
         Err(Refusal::Used(why)) => bail!(
             "{} is a data directory of etcd, and {why}: take a snapshot of that member with `etcdctl snapshot save` and restore it into an empty directory",
@@ -113,7 +113,7 @@ fn hold(db: &Path) -> anyhow::Result<File> {
 fn remove(aside: &Path) -> anyhow::Result<()> {
     for removed in [fs::remove_file(aside.join(FIRST)), fs::remove_dir(aside)] {
         match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.with_context(|| format!("remove {}", aside.display()))?,
         }
     }
@@ -253,13 +253,19 @@ mod tests {
     #[test]
     fn a_kill_costs_no_more_than_the_time() {
         for outside in [false, true] {
-            let killed: [&dyn Fn(&Left); 4] = [
+            let killed: [&dyn Fn(&Left); 5] = [
                 // While rows were taken over.
                 &|left| {
                     fs::create_dir_all(left.data.join("member.restoring/snap/db")).unwrap();
                     fs::write(left.data.join("member.restoring/snap/db/CURRENT"), "half").unwrap();
                 },
-                // Before the new log was there, and when it was.
+                // Before the old log was moved.
+                &|left| {
+                    if outside {
+                        fs::create_dir(left.wal.join("restored")).unwrap();
+                    }
+                },
+                // Behind that, with the new log there.
                 &|left| {
                     if outside {
                         fs::create_dir(left.wal.join("restored")).unwrap();
