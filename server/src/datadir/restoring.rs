@@ -132,6 +132,8 @@ impl Restoring {
         self.sync()?;
         let (member, taken) = (self.data_dir.join(MEMBER), self.data_dir.join(TAKEN));
         fs::rename(&member, &taken).with_context(|| format!("rename to {}", taken.display()))?;
+        // From here on it is the member's, whatever its name.
+        self.complete = true;
         self.rename()
     }
 
