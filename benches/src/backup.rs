@@ -1,6 +1,6 @@
 //! What a backup costs: saving and restoring, and those who put meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ pub async fn backup(side: &Side, data: Data, clients: usize) -> Result<Backup> {
     member.kill().await?;
 
     let mut restored = Member::prepare(options(&side.server))?;
-    let restore = run(restore(&side.etcdutl, &file, &restored)).await?;
+    let restore = run(restored.restore(&side.etcdutl, &file)).await?;
     let began = Instant::now();
     restored.start_again().await?;
     Ok(Backup {
@@ -104,15 +104,6 @@ pub async fn backup(side: &Side, data: Data, clients: usize) -> Result<Backup> {
 
 fn options(server: &Program) -> Options {
     Options::new(server.clone()).arg("--quota-backend-bytes=17179869184")
-}
-
-fn restore(etcdutl: &Path, file: &Path, member: &Member) -> Command {
-    let mut command = Command::new(etcdutl);
-    command.args(["snapshot", "restore"]).arg(file).arg("--data-dir").arg(member.data_dir());
-    command.args(["--name", member.name(), "--initial-cluster-token", "tests"]);
-    command.arg("--initial-cluster").arg(format!("{}={}", member.name(), member.peer_url()));
-    command.arg("--initial-advertise-peer-urls").arg(member.peer_url());
-    command
 }
 
 /// Runs a tool to its end; only the kernel knows its peak, and only while it lives.

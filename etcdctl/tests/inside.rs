@@ -7,9 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use snapshot::bbolt::{Plan, Source, Unwritable, Visitor};
-use snapshot::file::Writer;
-use snapshot::schema::{Bucket, Complete, KeyValue, Meta, RevisionKey};
+use snapshot::bbolt::{Source, Unwritable, Visitor};
+use snapshot::schema::{Bucket, KeyValue, Meta, RevisionKey};
 
 fn run(file: &Path, line: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcdctl"));
@@ -62,18 +61,6 @@ impl Source for Store {
     }
 }
 
-fn file(store: &Store) -> Vec<u8> {
-    let source = Complete(store);
-    let plan = Plan::of(&source).expect("rows that bbolt can hold");
-    let mut writer = Writer::new(Vec::new());
-    let mut write = |piece: &[u8]| {
-        writer.write(piece).expect("memory takes it");
-        Ok(())
-    };
-    plan.write(&source, &mut write).expect("the same rows");
-    writer.finish().expect("memory takes it").0
-}
-
 #[test]
 fn a_file_is_looked_into() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -104,7 +91,7 @@ fn objects_and_revisions_are_shown() {
     ]);
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("s.db");
-    fs::write(&path, file(&store)).expect("written");
+    fs::write(&path, sample::file_of(&store)).expect("written");
 
     let yaml = printed(&path, "/registry/ --prefix --decode=k8s");
     assert!(yaml.contains("kind: ConfigMap") && yaml.contains("  a: b"), "{yaml}");

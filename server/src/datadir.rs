@@ -59,6 +59,19 @@ pub struct Founding {
     pub peers: Vec<Member>,
 }
 
+impl Founding {
+    /// The founders, as the state keeps members.
+    pub fn nodes(&self) -> Vec<state::Node> {
+        let nodes = self.founders.iter().map(|member| state::Node {
+            id: member.id,
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            learner: false,
+        });
+        nodes.collect()
+    }
+}
+
 /// An opened and locked data directory.
 #[derive(Debug)]
 pub struct DataDir {

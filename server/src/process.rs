@@ -423,16 +423,7 @@ fn describe(config: &Config, founding: &Founding) {
 /// Opens the state, starts Raft on it, and puts the node together.
 fn start_node(config: &Config, dir: &DataDir, founding: &Founding, dialer: &Dialer) -> anyhow::Result<Node> {
     let flags = &config.flags;
-    let mut founders: Vec<state::Node> = founding
-        .founders
-        .iter()
-        .map(|member| state::Node {
-            id: member.id,
-            name: member.name.clone(),
-            peer_urls: member.peer_urls.clone(),
-            learner: false,
-        })
-        .collect();
+    let mut founders = founding.nodes();
     if founders.is_empty() && founding.peers.is_empty() {
         // Founded by the first release, alone.
         founders.push(state::Node {

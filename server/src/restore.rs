@@ -17,10 +17,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use snapshot::bbolt::{self, Database};
+use snapshot::bbolt::Database;
 use snapshot::directory::{Bumped, Restored};
 use snapshot::file::{DIGEST_LEN, Digest, Hasher, has_digest};
-use snapshot::schema::{AUTH_ENABLED, Bucket, Member};
+use snapshot::schema::{Member, auth_enabled};
 use tracing::{info, warn};
 
 use crate::config::parse_initial_cluster;
@@ -152,7 +152,7 @@ pub fn restore(restore: &Restore, progress: &mut dyn FnMut(Progress)) -> Result<
     log("restoring snapshot");
     check_digest(&restore.snapshot, restore.skip_hash_check, progress)?;
     let image = Database::open(&restore.snapshot).map_err(snapshot::Error::from)?;
-    let with_auth = has_auth(&image).map_err(snapshot::Error::from)?;
+    let with_auth = auth_enabled(&image).map_err(snapshot::Error::from)?;
     let restoring = Restoring::begin(data_dir, &wal_dir).map_err(Error::Directory)?;
     make(restoring.wal()).map_err(Error::Directory)?;
     let bump = Some(restore.bump_revision).filter(|bump| *bump > 0 && restore.mark_compacted);
@@ -202,18 +202,6 @@ fn restored(founding: &Founding) -> Restored {
     let mut members: Vec<Member> = founding.founders.iter().map(member).collect();
     members.sort_by_key(|member| member.id);
     Restored { cluster_id, member_id, members }
-}
-
-/// Whether users have to authenticate in the cluster that an image is of.
-pub(crate) fn has_auth(image: &Database) -> Result<bool, bbolt::Error> {
-    let Some(bucket) = image.bucket(Bucket::Auth.name().as_bytes())? else { return Ok(false) };
-    for row in bucket.rows() {
-        let (key, value) = row?;
-        if key == AUTH_ENABLED {
-            return Ok(value == [1][..]);
-        }
-    }
-    Ok(false)
 }
 
 /// Reads the whole file and compares its digest with the one at its end.

@@ -1,7 +1,7 @@
 //! A disk that fills up.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -113,13 +113,13 @@ async fn a_full_disk_ends_a_restore_and_a_first_start() -> Result<()> {
     options.data_dir = Some(disk.path());
     let mut member = Member::prepare(options)?;
 
-    let refused = restore(&file, &member)?;
+    let refused = member.restore(&Program::etcdutl(), &file).output()?;
     let stderr = String::from_utf8_lossy(&refused.stderr);
     ensure!(!refused.status.success() && stderr.contains("No space left on device"), "{stderr}");
     ensure!(stderr.contains("snap/db"), "it names the file: {stderr}");
     ensure!(!disk.path().exists(), "it leaves nothing");
     disk.grow(16)?;
-    ensure!(restore(&file, &member)?.status.success(), "restored");
+    ensure!(member.restore(&Program::etcdutl(), &file).output()?.status.success(), "restored");
 
     let error = format!("{:#}", member.start_again().await.expect_err("there is no room for both"));
     ensure!(error.to_lowercase().contains("no space left"), "{error}");
@@ -132,13 +132,4 @@ async fn a_full_disk_ends_a_restore_and_a_first_start() -> Result<()> {
         ensure!(pair.is_some_and(|pair| pair.value == value(at)), "{at}");
     }
     Ok(())
-}
-
-fn restore(file: &Path, member: &Member) -> Result<Output> {
-    let mut command = Command::new(Program::etcdutl());
-    command.args(["snapshot", "restore"]).arg(file).arg("--data-dir").arg(member.data_dir());
-    command.args(["--name", member.name(), "--initial-cluster-token", "tests"]);
-    command.arg("--initial-cluster").arg(format!("{}={}", member.name(), member.peer_url()));
-    command.arg("--initial-advertise-peer-urls").arg(member.peer_url());
-    Ok(command.output()?)
 }

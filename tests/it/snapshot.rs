@@ -510,12 +510,8 @@ async fn a_learner_has_a_snapshot_too() -> Result<()> {
     cluster.finish().await
 }
 
-/// Killed at any moment a restore leaves what no member starts on, or all of it, and can be done again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_restore_is_none() -> Result<()> {
-    if !program().is_ours() {
-        return Ok(());
-    }
+/// A member with 3,000 pairs under `k/`, and a snapshot of it beside its data.
+async fn source_of_pairs() -> Result<(Member, PathBuf)> {
     let source = Member::start(program()).await?;
     let client = source.connect().await?;
     for at in 0..3000 {
@@ -523,19 +519,22 @@ async fn a_killed_restore_is_none() -> Result<()> {
     }
     let file = source.dir().join("file");
     std::fs::write(&file, stream(&client).await?)?;
+    Ok((source, file))
+}
+
+/// Killed at any moment a restore leaves what no member starts on, or all of it, and can be done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_restore_is_none() -> Result<()> {
+    if !program().is_ours() {
+        return Ok(());
+    }
+    let (_source, file) = source_of_pairs().await?;
     let (mut refused, mut whole) = (0, 0);
     for wait_ms in [10, 30, 60, 100, 150, 200, 300, 400, 600, 900, 1300, 3000] {
         let mut member = Member::prepare(Options::new(program()))?;
-        let Restore { name, initial_cluster, token, advertise_peer_urls, data_dir, .. } =
-            parameters(&file, &member);
-        let flag = |name: &str, value: &str| format!("--{name}={value}");
-        let mut child = Command::new(Program::etcdutl())
-            .args(["snapshot", "restore", text(&file)])
-            .args([flag("name", &name), flag("initial-cluster", &initial_cluster)])
-            .args([flag("initial-cluster-token", &token), flag("data-dir", text(&data_dir))])
-            .arg(flag("initial-advertise-peer-urls", &advertise_peer_urls))
-            .stderr(std::process::Stdio::null())
-            .spawn()?;
+        let data_dir = member.data_dir();
+        let mut child =
+            member.restore(&Program::etcdutl(), &file).stderr(std::process::Stdio::null()).spawn()?;
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         child.kill()?;
         child.wait()?;
@@ -564,13 +563,7 @@ async fn a_killed_first_start_begins_anew() -> Result<()> {
     if !program().is_ours() {
         return Ok(());
     }
-    let source = Member::start(program()).await?;
-    let client = source.connect().await?;
-    for at in 0..3000 {
-        client.put(format!("k/{at}"), vec![b'v'; 2000]).await?;
-    }
-    let file = source.dir().join("file");
-    std::fs::write(&file, stream(&client).await?)?;
+    let (_source, file) = source_of_pairs().await?;
     let (mut under_way, mut done) = (0, 0);
     for wait_ms in [20, 50, 100, 150, 200, 300, 400, 600, 900, 1300] {
         let mut member = Member::prepare(Options::new(program()))?;

@@ -61,12 +61,7 @@ impl Side {
     }
 
     fn restore(&self, file: &Path, member: &Member) -> Result<()> {
-        let mut command = Command::new(&self.etcdutl);
-        command.args(["snapshot", "restore"]).arg(file).arg("--data-dir").arg(member.data_dir());
-        command.args(["--name", member.name(), "--initial-cluster-token", "square"]);
-        command.arg("--initial-cluster").arg(format!("{}={}", member.name(), member.peer_url()));
-        command.arg("--initial-advertise-peer-urls").arg(member.peer_url());
-        run(&mut command)?;
+        run(&mut member.restore(&self.etcdutl, file))?;
         Ok(())
     }
 }

@@ -124,6 +124,16 @@ impl Member {
         self.ready().await
     }
 
+    /// What restores a snapshot into this member's directory, as the only member of its cluster.
+    pub fn restore(&self, etcdutl: &Path, snapshot: &Path) -> Command {
+        let mut command = Command::new(etcdutl);
+        command.args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(self.data_dir());
+        command.args(["--name", self.name(), "--initial-cluster-token", &self.options.token]);
+        command.arg("--initial-cluster").arg(format!("{}={}", self.name(), self.peer_url()));
+        command.arg("--initial-advertise-peer-urls").arg(self.peer_url());
+        command
+    }
+
     /// Starts the process and waits for nothing.
     pub fn spawn(&mut self) -> Result<()> {
         assert!(self.child.is_none(), "the member runs already");

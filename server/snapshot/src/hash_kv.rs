@@ -151,7 +151,7 @@ impl Kept {
 }
 
 /// The rows of the bucket `key`.
-struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     rows: bbolt::Rows<'a>,
     key: Bytes,
     /// Which row the last one was, from 1.
@@ -159,12 +159,15 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(database: &'a Database) -> Result<Self, Error> {
+    pub(crate) fn of(database: &'a Database) -> Result<Self, Error> {
         let rows = schema::bucket(database, Bucket::Key)?.rows();
         Ok(Self { rows, key: Bytes::new(), ordinal: 0 })
     }
 
-    fn next(&mut self, progress: &mut impl FnMut(u64)) -> Result<Option<(RevisionKey, Bytes)>, Error> {
+    pub(crate) fn next(
+        &mut self,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<Option<(RevisionKey, Bytes)>, Error> {
         let Some(row) = self.rows.next() else { return Ok(None) };
         let (key, value) = row?;
         self.key = key;

@@ -10,11 +10,8 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::bbolt::{self, Database};
-use crate::hash_kv::compacted;
+use crate::hash_kv::{Rows, compacted};
 use crate::schema::{self, Bucket, KeyValue, Malformed, RevisionKey};
-
-/// Rows between two calls of the progress.
-const PROGRESS_EVERY: u64 = 1 << 14;
 
 /// A key that is there at the revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,21 +62,14 @@ pub fn at<'a>(
     let bucket = schema::bucket(database, Bucket::Key)?;
     let mut found = BTreeMap::new();
     let mut current = compacted.max(1);
-    let mut rows = bucket.rows();
-    let mut seen = 0_u64;
-    while let Some(row) = rows.next() {
-        let (row_key, value) = row?;
-        seen += 1;
-        if seen.is_multiple_of(PROGRESS_EVERY) {
-            progress(rows.bytes_read(), database.image_len());
-        }
-        let wrong = |problem| Error::row(Bucket::Key, &row_key, problem);
-        let modified = RevisionKey::parse(&row_key).map_err(wrong)?;
+    let mut rows = Rows::of(database)?;
+    while let Some((modified, value)) = rows.next(&mut |done| progress(done, database.image_len()))? {
         current = current.max(modified.main);
         if modified.main > at {
             continue;
         }
-        let row = KeyValue::parse(value).map_err(wrong)?;
+        let row = KeyValue::parse(value)
+            .map_err(|problem| Error::row(Bucket::Key, modified.to_bytes().as_ref(), problem))?;
         if !within(&row.key) {
             continue;
         }

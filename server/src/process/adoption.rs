@@ -17,6 +17,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use snapshot::bbolt::Database;
 use snapshot::directory::{FIRST, Refusal, Restored, is_database};
+use snapshot::schema::auth_enabled;
 use state::snapshot::{Restore, Step};
 use tracing::{info, warn};
 
@@ -24,7 +25,6 @@ use crate::config::Config;
 use crate::datadir::{Founding, Identity, Restoring, settle};
 use crate::peer::http::Member;
 use crate::raft::restored;
-use crate::restore::has_auth;
 
 /// Parts of the database between two lines of the log.
 const LINES: u64 = 10;
@@ -60,12 +60,13 @@ fn take_over(data_dir: &Path, wal_dir: &Path, memory: usize) -> anyhow::Result<(
     info!(path = %db.display(), "taking over the directory that a restore left");
     let image = Database::open(&db)?;
     ensure!(
-        !has_auth(&image)?,
+        !auth_enabled(&image)?,
         "{} is of a cluster with authentication, which this release does not enforce: turn it off there before the snapshot is taken, with `etcdctl auth disable`",
         db.display()
     );
     let restoring = Restoring::begin(data_dir, wal_dir)?;
-    let nodes: Vec<state::Node> = restored.members.iter().map(node).collect();
+    let founding = founding(restored);
+    let nodes = founding.nodes();
     let applied = restored::begin(nodes.len());
     let order = Restore { applied, membership: restored::membership(&nodes)?, nodes: nodes.clone() };
     let (mut told, part) = (0, (image.image_len() / LINES).max(1));
@@ -86,8 +87,8 @@ fn take_over(data_dir: &Path, wal_dir: &Path, memory: usize) -> anyhow::Result<(
         fs::create_dir_all(&aside)?;
         fs::rename(wal_dir.join(FIRST), aside.join(FIRST)).context("move the log aside")?;
     }
-    restored::create_log(restoring.wal(), restored.member_id, applied, &nodes)?;
-    restoring.replace(&founding(restored))?;
+    restored::create_log(restoring.wal(), founding.identity.member_id, applied, &nodes)?;
+    restoring.replace(&founding)?;
     if outside {
         remove(&aside)?;
     }
@@ -118,15 +119,6 @@ fn remove(aside: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn node(member: &snapshot::schema::Member) -> state::Node {
-    state::Node {
-        id: member.id,
-        name: member.name.clone(),
-        peer_urls: member.peer_urls.clone(),
-        learner: false,
-    }
 }
 
 fn founding(restored: Restored) -> Founding {
@@ -270,7 +262,7 @@ mod tests {
                     if outside {
                         fs::create_dir(left.wal.join("restored")).unwrap();
                         fs::rename(left.wal.join(FIRST), left.wal.join("restored").join(FIRST)).unwrap();
-                        let nodes: Vec<_> = left.restored.members.iter().map(node).collect();
+                        let nodes = founding(left.restored.clone()).nodes();
                         restored::create_log(&left.wal, 9, restored::begin(2), &nodes).unwrap();
                     }
                 },

@@ -55,7 +55,12 @@ impl Source for Cluster {
 
 /// The whole file.
 pub fn file() -> Vec<u8> {
-    let source = Complete(&Cluster);
+    file_of(&Cluster)
+}
+
+/// A file of these rows.
+pub fn file_of(rows: &impl Source<Error = Unwritable>) -> Vec<u8> {
+    let source = Complete(rows);
     let plan = Plan::of(&source).expect("rows that bbolt can hold");
     let mut writer = Writer::new(Vec::new());
     let mut write = |piece: &[u8]| {

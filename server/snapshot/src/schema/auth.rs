@@ -2,12 +2,23 @@
 
 use prost::Message;
 
-use super::Malformed;
+use super::{Bucket, Malformed};
+use crate::bbolt::{self, Database};
 
 /// Key in the bucket `auth`: the value is one byte, 1 when authentication is on. Absent means off.
 pub const AUTH_ENABLED: &str = "authEnabled";
 /// Key in the bucket `auth`: the value is the revision of the auth store, 8 bytes, big endian.
 pub const AUTH_REVISION: &str = "authRevision";
+
+/// Whether users have to authenticate in the cluster that an image is of.
+///
+/// # Errors
+/// When the image cannot be read.
+pub fn auth_enabled(database: &Database) -> Result<bool, bbolt::Error> {
+    let bucket = database.bucket(Bucket::Auth.name().as_bytes())?;
+    let value = bucket.map(|bucket| bucket.get(AUTH_ENABLED.as_bytes())).transpose()?.flatten();
+    Ok(value.is_some_and(|value| value[..] == [1]))
+}
 
 /// A row of the bucket `authUsers` (`authpb.User`), under its name.
 #[derive(Clone, PartialEq, Eq, Message)]

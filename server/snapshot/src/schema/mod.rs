@@ -15,7 +15,7 @@ mod tests;
 
 use std::fmt;
 
-pub use auth::{AUTH_ENABLED, AUTH_REVISION, Permission, Role, User, UserOptions};
+pub use auth::{AUTH_ENABLED, AUTH_REVISION, Permission, Role, User, UserOptions, auth_enabled};
 pub use cluster::{
     Alarm, CLUSTER_VERSION, DOWNGRADE, Downgrade, Lease, MEMBER_REMOVED, Member, Version, lease_id,
     lease_key, member_id, member_key,
